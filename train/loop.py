@@ -1,0 +1,337 @@
+"""The one training loop: devices, precision, schedule, logging, validation, checkpoints, resume.
+
+A script brings a `Task` (what a step computes, what validation measures, what a checkpoint is);
+everything else is here, so that all models train, log and resume alike. All randomness of a step
+follows from (seed, step, rank), so a resumed run repeats the numbers of an unbroken one.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from train.trackers import PLATFORMS, open_trackers
+from utils.errors import UserError
+from utils.files import load_tensors, prepare_output_dir, read_json, save_tensors, write_json
+from utils.options import option
+from utils.seeding import seed_everything
+
+
+@dataclass
+class LoopOptions:
+    """Options that every training script shares."""
+
+    save_dir: str = option("", "folder for checkpoints, options and logs", required=True)
+    overwrite: bool = option(False, "write into an existing save_dir")
+    resume: bool = option(False, "go on from the newest checkpoint in save_dir")
+    seed: int = option(10, "seed of every random draw")
+    device: str = option("auto", "auto, cpu, cuda, or a CUDA index")
+    cuda: bool = option(True, "false forces the CPU")
+    precision: str = option(
+        "auto", "number type of the networks; auto = bf16 on CUDA", choices=("auto", "fp32", "bf16")
+    )
+    num_steps: int = option(10_000, "optimiser steps", minimum=1)
+    batch_size: int = option(64, "motions per step and process", minimum=1)
+    lr: float = option(1e-4, "peak learning rate", minimum=0)
+    lr_schedule: str = option(
+        "constant", "after warm-up", choices=("constant", "linear", "cosine")
+    )
+    lr_anneal_steps: int = option(0, "upstream's name: linear decay over N steps if > 0", minimum=0)
+    warmup_steps: int = option(0, "linear warm-up, in steps", minimum=0)
+    weight_decay: float = option(0.0, "of AdamW", minimum=0)
+    adam_beta2: float = option(0.999, "of AdamW", minimum=0, maximum=1)
+    grad_clip: float = option(0.0, "largest gradient norm; 0 = off", minimum=0)
+    use_ema: bool = option(False, "keep an average of the weights and prefer it for sampling")
+    avg_model_beta: float = option(0.9999, "decay of that average per step", minimum=0, maximum=1)
+    log_interval: int = option(10, "steps between logged figures", minimum=1)
+    val_interval: int = option(500, "steps between validations on the val split", minimum=1)
+    save_interval: int = option(50_000, "steps between checkpoints", minimum=1)
+    num_workers: int = option(0, "processes that load data", minimum=0)
+    train_platform_type: str = option("TensorboardPlatform", "tracker", choices=PLATFORMS)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """`loss` is a scalar with gradient; `metrics` are detached scalars or numbers for the log."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor | float]
+
+
+class Task(Protocol):
+    """What one training script adds to the loop."""
+
+    module: nn.Module  # holds the parameters to train
+
+    def batches(self, epoch: int) -> Iterator[Any]:
+        """One shuffled pass over the data; the same for the same epoch."""
+
+    def batches_per_epoch(self) -> int: ...
+
+    def step(self, batch: Any, step: int, rng: torch.Generator) -> StepResult: ...
+
+    def validate(self) -> dict[str, float]:
+        """Figures on the val split; the key ``score`` (lower is better) picks the best one."""
+
+    def save(self, save_dir: Path, step: int, average: nn.Module | None) -> Path:
+        """Write a checkpoint that the loaders read; returns its path."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the task must remember across a resume besides the weights."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def pick_device(device: str, cuda: bool = True) -> torch.device:
+    """Raises UserError for a device that this machine lacks."""
+    if device == "auto":
+        return torch.device("cuda" if cuda and torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(f"cuda:{device}" if device.isdigit() else device)
+    except RuntimeError:
+        raise UserError(f"--device {device} is unknown; use auto, cpu, cuda or an index") from None
+    if device.isdigit() and not torch.cuda.is_available():
+        return torch.device("cpu")  # upstream's default "--device 0" means CPU on such machines
+    if chosen.type == "cuda" and not (cuda and torch.cuda.is_available()):
+        raise UserError(f"--device {device}: no CUDA device is available; use --device cpu")
+    return chosen
+
+
+def start_run(options: LoopOptions) -> Accelerator:
+    """Seed, pick device and precision, and claim the output folder, before any long work."""
+    device = pick_device(options.device, options.cuda)
+    bf16 = options.precision == "bf16" or (options.precision == "auto" and device.type == "cuda")
+    accelerator = Accelerator(
+        cpu=device.type == "cpu", mixed_precision="bf16" if bf16 else "no"
+    )
+    if accelerator.is_main_process:
+        prepare_output_dir(options.save_dir, options.overwrite, options.resume)
+    accelerator.wait_for_everyone()
+    seed_everything(options.seed)
+    return accelerator
+
+
+def learning_rate(options: LoopOptions, step: int) -> float:
+    """Rate at 0-based `step`: linear warm-up, then the schedule down to 0 at the last step."""
+    if step < options.warmup_steps:
+        return options.lr * (step + 1) / options.warmup_steps
+    if options.lr_anneal_steps:
+        return options.lr * max(0.0, 1 - step / options.lr_anneal_steps)
+    done = (step - options.warmup_steps) / max(1, options.num_steps - options.warmup_steps)
+    if options.lr_schedule == "linear":
+        return options.lr * (1 - done)
+    if options.lr_schedule == "cosine":
+        return options.lr * 0.5 * (1 + math.cos(math.pi * done))
+    return options.lr
+
+
+class WeightAverage:
+    """Exponential moving average of a module's parameters, with a warm-up of the decay.
+
+    The decay is min(beta, (1 + n) / (10 + n)) at update n, so that short runs are not dominated
+    by the initial weights; for long runs it is beta.
+    """
+
+    def __init__(self, module: nn.Module, beta: float) -> None:
+        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        self.beta, self.updates = beta, 0
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        self.updates += 1
+        decay = min(self.beta, (1 + self.updates) / (10 + self.updates))
+        for mean, value in zip(self.module.parameters(), module.parameters(), strict=True):
+            mean.lerp_(value, 1 - decay)
+
+
+def average_gradients(accelerator: Accelerator, module: nn.Module) -> None:
+    """Mean of the gradients over processes.
+
+    Done by hand because the preference losses call the network through `MotionGenerator`, past
+    the forward hook that DistributedDataParallel relies on.
+    """
+    if accelerator.num_processes == 1:
+        return
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad.copy_(accelerator.reduce(parameter.grad, "mean"))
+
+
+class Trainer:
+    """Runs a `Task` for ``options.num_steps`` optimiser steps."""
+
+    def __init__(self, task: Task, options: LoopOptions, accelerator: Accelerator) -> None:
+        self.task, self.options, self.accelerator = task, options, accelerator
+        self.save_dir = Path(options.save_dir)
+        self.parameters = [p for p in task.module.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters,
+            lr=options.lr,
+            weight_decay=options.weight_decay,
+            betas=(0.9, options.adam_beta2),
+        )
+        self.average = (
+            WeightAverage(task.module, options.avg_model_beta) if options.use_ema else None
+        )
+        self.step = 0
+        self.best: dict[str, Any] | None = None
+
+    def run(self) -> Path:
+        """Train to the end; returns the path of the last checkpoint."""
+        if self.options.resume:
+            self._resume()
+        main = self.accelerator.is_main_process
+        self.trackers = (
+            open_trackers(self.options.train_platform_type, self.save_dir) if main else []
+        )
+        progress = tqdm(
+            total=self.options.num_steps, initial=self.step, disable=not main, desc="train"
+        )
+        started, last_path = time.monotonic(), None
+        for batch in self._endless_batches():
+            if self.step >= self.options.num_steps:
+                break
+            result = self._optimise(batch)
+            self.step += 1
+            progress.update()
+            if self.step % self.options.log_interval == 0 or self.step == 1:
+                self._log(result, progress)
+            finished = self.step == self.options.num_steps
+            if self.step % self.options.val_interval == 0 or finished:
+                self._validate()
+            if self.step % self.options.save_interval == 0 or finished:
+                last_path = self._save()
+        progress.close()
+        for tracker in self.trackers:
+            tracker.close()
+        if main:
+            print(f"trained to step {self.step} in {time.monotonic() - started:.0f} s")
+        return last_path or self.save_dir
+
+    def _endless_batches(self) -> Iterator[Any]:
+        per_epoch = self.task.batches_per_epoch()
+        epoch, skip = divmod(self.step, per_epoch)
+        while True:
+            for index, batch in enumerate(self.task.batches(epoch)):
+                if index >= skip:
+                    yield batch
+            epoch, skip = epoch + 1, 0
+
+    def _optimise(self, batch: Any) -> StepResult:
+        options = self.options
+        rank_seed = (options.seed * 1_000_003 + self.step) * 1009 + self.accelerator.process_index
+        torch.manual_seed(rank_seed % 2**63)
+        rng = torch.Generator(self.accelerator.device).manual_seed(rank_seed % 2**63)
+        rate = learning_rate(options, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        with self.accelerator.autocast():
+            result = self.task.step(batch, self.step, rng)
+        if not torch.isfinite(result.loss):
+            raise UserError(
+                f"the loss is {result.loss.item()} at step {self.step}; lower --lr or use "
+                "--precision fp32, then continue with --resume"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        result.loss.backward()
+        average_gradients(self.accelerator, self.task.module)
+        norm = nn.utils.clip_grad_norm_(self.parameters, options.grad_clip or float("inf"))
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.task.module)
+        return StepResult(result.loss, {**result.metrics, "grad_norm": norm, "lr": rate})
+
+    def _log(self, result: StepResult, progress: tqdm) -> None:
+        values = {"loss": float(result.loss)}
+        values |= {name: float(value) for name, value in result.metrics.items()}
+        for tracker in self.trackers:
+            tracker.log(self.step, values)
+        shown = ("loss", "gate/share_below_tau", "rewards/unpreferred_score", "val/score")
+        progress.set_postfix({k.split("/")[-1]: f"{values[k]:.4f}" for k in shown if k in values})
+
+    def _validate(self) -> None:
+        with torch.no_grad():
+            figures = self._on_average(self.task.validate)
+        if not figures or not self.accelerator.is_main_process:
+            return
+        for tracker in self.trackers:
+            tracker.log(self.step, {f"val/{name}": value for name, value in figures.items()})
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+        tqdm.write(f"step {self.step}: val {shown}")
+        if self.best is None or figures["score"] < self.best["score"]:
+            path = self._save()
+            if self.best is not None and self.best["step"] % self.options.save_interval:
+                self._forget(Path(self.best["path"]))
+            self.best = {"step": self.step, "path": path.name, **figures}
+            write_json(self.save_dir / "best.json", self.best)
+
+    def _on_average(self, function: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """Call `function` with the averaged weights in place, where an average is kept."""
+        if self.average is None:
+            return function()
+        current = {k: v.clone() for k, v in self.task.module.state_dict().items()}
+        self.task.module.load_state_dict(self.average.module.state_dict())
+        try:
+            return function()
+        finally:
+            self.task.module.load_state_dict(current)
+
+    def _forget(self, name: Path) -> None:
+        """Remove a superseded best checkpoint that no save interval asked for."""
+        (self.save_dir / name).unlink(missing_ok=True)
+        (self.save_dir / name.name.replace("model", "opt", 1)).unlink(missing_ok=True)
+
+    def _save(self) -> Path:
+        self.accelerator.wait_for_everyone()
+        average = self.average.module if self.average else None
+        if not self.accelerator.is_main_process:
+            return self.save_dir
+        path = self.task.save(self.save_dir, self.step, average)
+        state = {
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "module": self.task.module.state_dict(),
+            "average": average.state_dict() if average else None,
+            "average_updates": self.average.updates if self.average else 0,
+            "task": self.task.state_dict(),
+            "best": self.best,
+        }
+        save_tensors(self.save_dir / "resume.pt", state)
+        return path
+
+    def _resume(self) -> None:
+        path = self.save_dir / "resume.pt"
+        if not path.is_file():
+            raise UserError(f"--resume: {path} does not exist; start without --resume")
+        state = load_tensors(path, self.accelerator.device)
+        try:
+            self.task.module.load_state_dict(state["module"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"--resume: {path} is of another architecture ({reason})") from None
+        if self.average is not None and state["average"] is not None:
+            self.average.module.load_state_dict(state["average"])
+            self.average.updates = state["average_updates"]
+        self.task.load_state_dict(state["task"])
+        self.step, self.best = state["step"], state["best"]
+
+
+def read_best(save_dir: str | Path) -> dict[str, Any]:
+    """The step, file name and val figures of the best checkpoint of a run."""
+    return read_json(Path(save_dir) / "best.json")
+
+
+def options_to_args(options: LoopOptions) -> dict[str, Any]:
+    """What goes into ``args.json``."""
+    return asdict(options)

@@ -1,0 +1,131 @@
+"""Train the base motion diffusion model (MDM) from scratch.
+
+    python -m train.train_mdm --save_dir save/my_mdm --dataset humanml --diffusion_steps 50 \\
+        --mask_frames --use_ema
+    python -m train.train_mdm --save_dir save/mdm_synthetic --config configs/demo/mdm.yaml
+
+The loss is the mean over samples of the masked squared error of the predicted x0 (MDM, Eq. 2).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from data_loaders.humanml import MotionBatch, MotionDataset, make_loader, open_dataset
+from model.checkpoints import build_generator, load_weights, save_checkpoint
+from model.generator import MotionGenerator
+from model.mdm import MDMConfig
+from train.loop import LoopOptions, StepResult, Trainer, options_to_args, start_run
+from utils.errors import UserError, entry_point
+from utils.options import option, parse_options
+
+
+@dataclass
+class Options(MDMConfig, LoopOptions):
+    """Options of the model (stored in args.json), of the loop, and of the data."""
+
+    dataset: str = option("humanml", "humanml, kit, or the name of a folder in dataset/")
+    data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
+    text_encoder_path: str = option("", "local folder of CLIP or DistilBERT")
+    resume_checkpoint: str = option("", "start from the weights of this checkpoint")
+    num_steps: int = option(600_000, "optimiser steps", minimum=1)
+
+
+class DenoisingTask:
+    """Uniform timesteps, masked x0 error, text dropped with `cond_mask_prob`."""
+
+    def __init__(
+        self, options: Options, generator: MotionGenerator, data: MotionDataset,
+        val_data: MotionDataset,
+    ) -> None:
+        self.options, self.generator = options, generator
+        self.data, self.val_data = data, val_data
+        self.module: nn.Module = generator.model
+        self.diffusion_steps = generator.diffusion.schedule.num_timesteps
+        # A model that masks frames never sees padding, so batches may be as short as their motions
+        self.pad_to = None if options.mask_frames else data.skeleton.max_length
+
+    def batches(self, epoch: int) -> Iterator[MotionBatch]:
+        yield from make_loader(
+            self.data,
+            self.options.batch_size,
+            shuffle=True,
+            seed=self.options.seed,
+            epoch=epoch,
+            drop_last=True,
+            num_workers=self.options.num_workers,
+            pad_to=self.pad_to,
+        )
+
+    def batches_per_epoch(self) -> int:
+        return len(self.data) // self.options.batch_size
+
+    def step(self, batch: MotionBatch, step: int, rng: torch.Generator) -> StepResult:
+        self.module.train()
+        error, t = self._errors(batch, rng, drop_text=True)
+        quarter = t * 4 // self.diffusion_steps
+        metrics: dict[str, Tensor | float] = {
+            f"loss_q{q}": error.detach()[quarter == q].mean() for q in quarter.unique().tolist()
+        }
+        return StepResult(error.mean(), metrics)
+
+    def validate(self) -> dict[str, float]:
+        """Mean denoising error over the val split, with fixed timesteps and noise."""
+        self.module.eval()
+        rng = torch.Generator(self.generator.device).manual_seed(0)
+        loader = make_loader(
+            self.val_data, self.options.batch_size, shuffle=False, seed=0, epoch=0,
+            drop_last=False, pad_to=self.pad_to,
+        )
+        errors = [self._errors(batch, rng, drop_text=False)[0] for batch in loader]
+        return {"score": float(torch.cat(errors).mean())}
+
+    def _errors(
+        self, batch: MotionBatch, rng: torch.Generator, drop_text: bool
+    ) -> tuple[Tensor, Tensor]:
+        batch = batch.to(self.generator.device)
+        size = len(batch.captions)
+        t = torch.randint(self.diffusion_steps, (size,), generator=rng, device=rng.device)
+        noise = torch.randn(batch.motion.shape, generator=rng, device=rng.device)
+        condition = self.generator.encode_text(batch.captions)
+        error = self.generator.denoising_error(
+            batch.motion, batch.lengths, t, noise, condition, drop_text=drop_text
+        )
+        return error, t
+
+    def save(self, save_dir: Path, step: int, average: nn.Module | None) -> Path:
+        args = options_to_args(self.options)
+        return save_checkpoint(save_dir, step, self.generator, average=average, args=args)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        return None
+
+
+@entry_point
+def main() -> None:
+    options = parse_options(Options, description=__doc__)
+    accelerator = start_run(options)
+    data = open_dataset(options.dataset, "train", options.data_dir)
+    val_data = open_dataset(options.dataset, "val", options.data_dir)
+    if len(data) < options.batch_size:
+        raise UserError(
+            f"--batch_size {options.batch_size} exceeds the {len(data)} clips of the train split"
+        )
+    generator = build_generator(
+        options, data.stats, data.skeleton, accelerator.device, options.text_encoder_path
+    )
+    if options.resume_checkpoint:
+        load_weights(generator.model, options.resume_checkpoint)
+    task = DenoisingTask(options, generator, data, val_data)
+    Trainer(task, options, accelerator).run()
+
+
+if __name__ == "__main__":
+    main()
