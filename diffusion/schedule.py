@@ -1,0 +1,123 @@
+"""Noise schedules of the Gaussian diffusion and their respacing, in float64.
+
+Step t = 0 is the least noisy. The quantities carry their usual names (Ho et al. 2020; Nichol and
+Dhariwal 2021 for the cosine schedule).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from utils.errors import UserError
+
+SCHEDULES = ("cosine", "linear")
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """Betas ``[N]`` in float64 and the original step index ``[N]`` that the network is told."""
+
+    betas: Tensor
+    timestep_map: Tensor
+
+    def __post_init__(self) -> None:
+        previous = torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_cumprod[:-1]])
+        object.__setattr__(self, "_alphas_cumprod_prev", previous)
+
+    @property
+    def num_timesteps(self) -> int:
+        return len(self.betas)
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        return (1 - self.betas).cumprod(0)
+
+    @property
+    def alphas_cumprod_prev(self) -> Tensor:
+        return self._alphas_cumprod_prev  # type: ignore[attr-defined]
+
+    @property
+    def posterior_variance(self) -> Tensor:
+        """Variance of q(x_{t-1} | x_t, x_0); 0 at t = 0."""
+        return self.betas * (1 - self.alphas_cumprod_prev) / (1 - self.alphas_cumprod)
+
+    @property
+    def posterior_log_variance(self) -> Tensor:
+        """Its logarithm, with entry 0 (the log of 0) replaced by entry 1."""
+        variance = self.posterior_variance.clone()
+        if self.num_timesteps > 1:
+            variance[0] = variance[1]
+        return variance.log()
+
+    @property
+    def posterior_mean_coef1(self) -> Tensor:
+        """Factor of x_0 in the posterior mean."""
+        return self.betas * self.alphas_cumprod_prev.sqrt() / (1 - self.alphas_cumprod)
+
+    @property
+    def posterior_mean_coef2(self) -> Tensor:
+        """Factor of x_t in the posterior mean."""
+        alphas = 1 - self.betas
+        return (1 - self.alphas_cumprod_prev) * alphas.sqrt() / (1 - self.alphas_cumprod)
+
+
+def make_schedule(name: str, num_timesteps: int) -> NoiseSchedule:
+    """The ``cosine`` or ``linear`` schedule over `num_timesteps` steps."""
+    if name == "cosine":
+        betas = [_cosine_beta(i, num_timesteps) for i in range(num_timesteps)]
+        values = torch.tensor(betas, dtype=torch.float64)
+    elif name == "linear":
+        scale = 1000 / num_timesteps
+        values = torch.linspace(1e-4 * scale, 0.02 * scale, num_timesteps, dtype=torch.float64)
+    else:
+        raise UserError(f"--noise_schedule {name} is unknown; choose one of {', '.join(SCHEDULES)}")
+    return NoiseSchedule(values, torch.arange(num_timesteps))
+
+
+def _cosine_beta(i: int, num_timesteps: int) -> float:
+    def signal(u: float) -> float:
+        return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    return min(1 - signal((i + 1) / num_timesteps) / signal(i / num_timesteps), 0.999)
+
+
+def respace(schedule: NoiseSchedule, timesteps: list[int]) -> NoiseSchedule:
+    """Keep the given steps; betas are recomputed so that alphas_cumprod stays the same there."""
+    kept = torch.tensor(sorted(timesteps))
+    cumulative = schedule.alphas_cumprod[kept]
+    previous = torch.cat([torch.ones(1, dtype=torch.float64), cumulative[:-1]])
+    return NoiseSchedule(1 - cumulative / previous, schedule.timestep_map[kept])
+
+
+def select_timesteps(num_timesteps: int, spacing: str) -> list[int]:
+    """Steps kept by a spacing: ``"ddimN"`` (fixed stride) or counts per section, ``"10,15,20"``.
+
+    Raises UserError when the spacing cannot be had from `num_timesteps` steps.
+    """
+    if spacing.startswith("ddim"):
+        return _fixed_stride(num_timesteps, int(spacing[len("ddim") :]))
+    counts = [int(count) for count in spacing.split(",")]
+    size, rest = divmod(num_timesteps, len(counts))
+    steps: list[int] = []
+    start = 0
+    for section, count in enumerate(counts):
+        length = size + (section < rest)
+        if count > length:
+            raise UserError(f"cannot keep {count} of a section of {length} diffusion steps")
+        stride = (length - 1) / (count - 1) if count > 1 else 1.0
+        position = 0.0
+        for _ in range(count):
+            steps.append(start + round(position))
+            position += stride  # accumulated, as upstream does, so that ties round alike
+        start += length
+    return steps
+
+
+def _fixed_stride(num_timesteps: int, count: int) -> list[int]:
+    for stride in range(1, num_timesteps + 1):
+        steps = range(0, num_timesteps, stride)
+        if len(steps) == count:
+            return list(steps)
+    raise UserError(f"no fixed stride gives {count} of {num_timesteps} diffusion steps")
