@@ -67,8 +67,8 @@ class Bvh:
         columns = itertools.count()
         for joint, channels in enumerate(self.channels):
             place = itertools.count()
-            for channel, column in zip(channels, columns, strict=False):
-                axis = channel[0]
+            for channel in channels:
+                axis, column = channel[0], next(columns)
                 if channel.endswith("position"):
                     translations[:, joint, "xyz".index(axis)] = motion[:, column]
                 else:

@@ -127,7 +127,9 @@ def process_joints(
     )
     if not torch.isfinite(features).all():
         raise ValueError("features hold NaN: a bone has no length or points exactly backwards")
-    return ProcessedMotion(features.float(), positions.float(), local.float(), root_velocity.float())
+    return ProcessedMotion(
+        features.float(), positions.float(), local.float(), root_velocity.float()
+    )
 
 
 def _place(positions: Tensor, skeleton: Skeleton) -> Tensor:

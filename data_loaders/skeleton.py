@@ -118,9 +118,7 @@ HUMANML = Skeleton(
 
 KIT = Skeleton(
     name="kit",
-    joint_names=_names(
-        "root BP BT BLN BUN LS LE LW RS RE RW LH LK LA LMrot LF RH RK RA RMrot RF"
-    ),
+    joint_names=_names("root BP BT BLN BUN LS LE LW RS RE RW LH LK LA LMrot LF RH RK RA RMrot RF"),
     chains=(
         (0, 11, 12, 13, 14, 15),
         (0, 16, 17, 18, 19, 20),
@@ -156,13 +154,13 @@ def facing_direction(joints: Tensor, skeleton: Skeleton) -> Tensor:
         + joints[..., right_shoulder, :]
         - joints[..., left_shoulder, :]
     )
-    return _forward_of(across)
+    return normalize(_up_cross(across))
 
 
-def _forward_of(across: Tensor) -> Tensor:
-    """(0, 1, 0) x across, normalised. For `across` from left to right this points forward."""
+def _up_cross(across: Tensor) -> Tensor:
+    """(0, 1, 0) x across; forward, when `across` points from the left side to the right."""
     x, _, z = across.unbind(-1)
-    return normalize(torch.stack([z, torch.zeros_like(x), -x], dim=-1))
+    return torch.stack([z, torch.zeros_like(x), -x], dim=-1)
 
 
 def inverse_kinematics(joints: Tensor, skeleton: Skeleton, smooth_facing: bool) -> Tensor:
@@ -178,8 +176,7 @@ def inverse_kinematics(joints: Tensor, skeleton: Skeleton, smooth_facing: bool) 
         + joints[:, right_shoulder]
         - joints[:, left_shoulder]
     )
-    x, _, z = across.unbind(-1)
-    forward = torch.stack([z, torch.zeros_like(x), -x], dim=-1)
+    forward = _up_cross(across)
     if smooth_facing:
         smoothed = gaussian_filter1d(forward.numpy(), FACING_SMOOTHING, axis=0, mode="nearest")
         forward = torch.from_numpy(smoothed)

@@ -126,8 +126,12 @@ def _stack(motions: Sequence[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def judge_motions(
-    motions: MotionSet, real_embeddings: Tensor, data: MotionDataset, reward: TMRReward,
-    judge: TMRReward, seed: int,
+    motions: MotionSet,
+    real_embeddings: Tensor,
+    data: MotionDataset,
+    reward: TMRReward,
+    judge: TMRReward,
+    seed: int,
 ) -> Figures:
     """All figures of one row. Motions with non-finite values are counted and left out."""
     finite = motions.motions.isfinite().all(dim=(1, 2))
@@ -145,10 +149,16 @@ def judge_motions(
     hard = retrieval_in_pools(texts, embeddings, meanings, families=families, seed=seed)
     accuracy, skating = measure_joints(data, raw, lengths, captions)
     return Figures(
-        reward=float(torch.cat([
-            reward.score(raw[rows], lengths[rows], [captions[i] for i in rows.tolist()]).cpu()
-            for rows in torch.arange(len(captions)).split(256)
-        ]).mean()),
+        reward=float(
+            torch.cat(
+                [
+                    reward.score(
+                        raw[rows], lengths[rows], [captions[i] for i in rows.tolist()]
+                    ).cpu()
+                    for rows in torch.arange(len(captions)).split(256)
+                ]
+            ).mean()
+        ),
         r_at_1=pools.r_at_1,
         r_at_2=pools.r_at_2,
         r_at_3=pools.r_at_3,

@@ -29,7 +29,7 @@ from data_loaders.captions import Caption, format_caption_line, swap_left_right,
 from data_loaders.facts import Annotations, CaptionNote, ClipNote, Fact, swap_sides
 from data_loaders.features import ProcessedMotion, features_to_joints
 from data_loaders.normalizer import compute_statistics
-from data_loaders.skeleton import HUMANML, Skeleton
+from data_loaders.skeleton import HUMANML, Skeleton, skeleton_for_dim
 from utils.errors import UserError
 from utils.files import write_json, write_text
 
@@ -81,6 +81,15 @@ def swap_side_words(label: str) -> str:
     )
 
 
+def write_motion(folder: Path, name: str, motion: ProcessedMotion) -> int:
+    """Save the arrays of one clip and return its length T. Worker processes may call this."""
+    features = motion.features
+    joints = features_to_joints(features, skeleton_for_dim(features.shape[1]))
+    np.save(folder / "new_joint_vecs" / f"{name}.npy", features.numpy())
+    np.save(folder / "new_joints" / f"{name}.npy", joints.numpy())
+    return len(features)
+
+
 class DatasetWriter:
     """Context manager that collects clips and makes the folder `out` complete, or not at all.
 
@@ -126,7 +135,11 @@ class DatasetWriter:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def add(self, entry: ClipEntry, motion: ProcessedMotion) -> None:
-        """Write one clip. `motion` holds T feature rows."""
+        """Write one clip."""
+        self.register(entry, write_motion(self.folder, entry.name, motion))
+
+    def register(self, entry: ClipEntry, length: int) -> None:
+        """Add a clip of `length` feature rows that `write_motion` has put into the folder."""
         if entry.name in self.entries:
             raise UserError(f"two clips have the name {entry.name}")
         if entry.split not in SPLITS:
@@ -134,15 +147,11 @@ class DatasetWriter:
                 f"clip {entry.name} ({entry.source}): split {entry.split!r} is unknown; "
                 f"choose one of {', '.join(SPLITS)}"
             )
-        features = motion.features.numpy()
-        joints = features_to_joints(motion.features, self.skeleton).numpy()
-        np.save(self.folder / "new_joint_vecs" / f"{entry.name}.npy", features)
-        np.save(self.folder / "new_joints" / f"{entry.name}.npy", joints)
         lines = [format_caption_line(noted.caption) for noted in entry.captions]
         text = "".join(f"{line}\n" for line in lines)
         (self.folder / "texts" / f"{entry.name}.txt").write_text(text, encoding="utf-8")
         self.entries[entry.name] = entry
-        self.lengths[entry.name] = len(features)
+        self.lengths[entry.name] = length
 
     def write_extra(self, name: str, value: Any) -> None:
         """Put one more JSON file, such as a report, into the folder."""
@@ -178,8 +187,11 @@ class DatasetWriter:
             if entry.family or entry.labels:
                 clips[name] = ClipNote(family=entry.family, labels=entry.labels)
             for noted in entry.captions:
-                if noted.facts or noted.meaning:
-                    captions[noted.caption.text] = CaptionNote(noted.facts, noted.meaning)
+                text, note = noted.caption.text, CaptionNote(noted.facts, noted.meaning)
+                if not (noted.facts or noted.meaning):
+                    continue
+                if captions.setdefault(text, note) != note:
+                    raise UserError(f"the caption {text!r} is given with two different notes")
         return Annotations(captions=captions, clips=clips)
 
     def _write_index(self) -> None:

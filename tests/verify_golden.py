@@ -39,8 +39,11 @@ def verify_file(path: Path) -> list[Row]:
     except Exception as error:  # a golden directory may hold anything; name it and go on
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         infinite = float("inf")
-        rows.append(Row(path.name, f"unreadable or not computable ({reason})",
-                        infinite, infinite, "", False))
+        rows.append(
+            Row(
+                path.name, f"unreadable or not computable ({reason})", infinite, infinite, "", False
+            )
+        )
     return rows
 
 
@@ -62,13 +65,17 @@ def main() -> None:
     print(f"{'file':32} {'quantity':56} {'max abs':>10} {'max rel':>10} {'tolerance':>16}")
     for row in rows:
         verdict = "ok" if row.ok else "FAIL"
-        print(f"{row.file:32} {row.quantity:56} {row.max_abs:10.2e} {row.max_rel:10.2e} "
-              f"{row.tolerance:>16} {verdict}")
+        print(
+            f"{row.file:32} {row.quantity:56} {row.max_abs:10.2e} {row.max_rel:10.2e} "
+            f"{row.tolerance:>16} {verdict}"
+        )
     for name in uncovered:
         print(f"{name:32} not covered yet")
     unknown = [name for name in uncovered if not name.startswith(NOT_COVERED)]
     failed = sum(not row.ok for row in rows)
-    print(f"{len(rows)} quantities checked, {failed} failed, {len(uncovered)} files not covered yet")
+    print(
+        f"{len(rows)} quantities checked, {failed} failed, {len(uncovered)} files not covered yet"
+    )
     if failed or not rows:
         raise SystemExit(1)
     if unknown:

@@ -41,9 +41,7 @@ class LoopOptions:
     num_steps: int = option(10_000, "optimiser steps", minimum=1)
     batch_size: int = option(64, "motions per step and process", minimum=1)
     lr: float = option(1e-4, "peak learning rate", minimum=0)
-    lr_schedule: str = option(
-        "constant", "after warm-up", choices=("constant", "linear", "cosine")
-    )
+    lr_schedule: str = option("constant", "after warm-up", choices=("constant", "linear", "cosine"))
     lr_anneal_steps: int = option(0, "upstream's name: linear decay over N steps if > 0", minimum=0)
     warmup_steps: int = option(0, "linear warm-up, in steps", minimum=0)
     weight_decay: float = option(0.0, "of AdamW", minimum=0)
@@ -109,9 +107,7 @@ def start_run(options: LoopOptions) -> Accelerator:
     """Seed, pick device and precision, and claim the output folder, before any long work."""
     device = pick_device(options.device, options.cuda)
     bf16 = options.precision == "bf16" or (options.precision == "auto" and device.type == "cuda")
-    accelerator = Accelerator(
-        cpu=device.type == "cpu", mixed_precision="bf16" if bf16 else "no"
-    )
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if bf16 else "no")
     if accelerator.is_main_process:
         prepare_output_dir(options.save_dir, options.overwrite, options.resume)
     accelerator.wait_for_everyone()

@@ -39,7 +39,10 @@ class DenoisingTask:
     """Uniform timesteps, masked x0 error, text dropped with `cond_mask_prob`."""
 
     def __init__(
-        self, options: Options, generator: MotionGenerator, data: MotionDataset,
+        self,
+        options: Options,
+        generator: MotionGenerator,
+        data: MotionDataset,
         val_data: MotionDataset,
     ) -> None:
         self.options, self.generator = options, generator
@@ -78,8 +81,13 @@ class DenoisingTask:
         self.module.eval()
         rng = torch.Generator(self.generator.device).manual_seed(0)
         loader = make_loader(
-            self.val_data, self.options.batch_size, shuffle=False, seed=0, epoch=0,
-            drop_last=False, pad_to=self.pad_to,
+            self.val_data,
+            self.options.batch_size,
+            shuffle=False,
+            seed=0,
+            epoch=0,
+            drop_last=False,
+            pad_to=self.pad_to,
         )
         errors = [self._errors(batch, rng, drop_text=False)[0] for batch in loader]
         return {"score": float(torch.cat(errors).mean())}

@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from data_loaders.humanml import MotionBatch, MotionDataset, make_loader, open_dataset
 from model.checkpoints import load_generator, save_checkpoint
@@ -58,9 +57,7 @@ class Options(LoopOptions):
     )
     beta: float = option(1.0, "weight of the implicit reward", minimum=0)
     preferred_weight_c: float = option(2.0, "C of beta_w = beta (C - S(x_w))", minimum=1)
-    similarity_space: str = option(
-        "reward", "space of S(x_w)", choices=("reward", "features")
-    )
+    similarity_space: str = option("reward", "space of S(x_w)", choices=("reward", "features"))
     margin_scale: float | None = option(
         None, "replaces T in z = -T omega_t (...); none = number of diffusion steps", minimum=0
     )
@@ -70,9 +67,7 @@ class Options(LoopOptions):
     probe_batches: int = option(4, "batches that measure tau on the base model", minimum=1)
     val_motions: int = option(128, "val captions generated per validation", minimum=8)
     lr: float = option(1e-5, "peak learning rate", minimum=0)
-    lr_schedule: str = option(
-        "cosine", "after warm-up", choices=("constant", "linear", "cosine")
-    )
+    lr_schedule: str = option("cosine", "after warm-up", choices=("constant", "linear", "cosine"))
     num_steps: int = option(1000, "optimiser steps", minimum=1)
     save_interval: int = option(500, "steps between checkpoints", minimum=1)
     val_interval: int = option(100, "steps between validations", minimum=1)
@@ -83,15 +78,17 @@ class PreferenceTask:
     """Policy, frozen reference, frozen reward and the pair source, as one `Task`."""
 
     def __init__(
-        self, options: Options, policy: MotionGenerator, reward: TMRReward, data: MotionDataset,
+        self,
+        options: Options,
+        policy: MotionGenerator,
+        reward: TMRReward,
+        data: MotionDataset,
         val_data: MotionDataset,
     ) -> None:
         self.options, self.policy, self.reward = options, policy, reward
         self.data, self.val_data = data, val_data
         self.module: nn.Module = policy.model.eval()  # dropout stays off, in the loss and outside
-        self.reference = policy.with_model(
-            copy.deepcopy(policy.model).eval().requires_grad_(False)
-        )
+        self.reference = policy.with_model(copy.deepcopy(policy.model).eval().requires_grad_(False))
         self.diffusion_steps = policy.diffusion.schedule.num_timesteps
         self.scale = float(options.margin_scale or self.diffusion_steps)
         fixed = None if options.tau_quantile is not None else options.tau
@@ -221,7 +218,10 @@ class PreferenceTask:
 
 
 def pair_metrics(
-    pairs: PreferenceBatch, winner: DenoisingErrors, loser: DenoisingErrors, result: Any,
+    pairs: PreferenceBatch,
+    winner: DenoisingErrors,
+    loser: DenoisingErrors,
+    result: Any,
     weight: Tensor,
 ) -> dict[str, Tensor | float]:
     """The figures of one step, under the names that preference training commonly uses."""

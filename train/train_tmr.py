@@ -129,8 +129,9 @@ def main() -> None:
         )
     encoder = build_text_encoder(options.text_encoder_type, options.text_encoder_path or None)
     tmr = TMR(options, CachedTextEncoder(encoder), reward_stats=data.feature_stats())
-    Trainer(RetrievalTask(options, tmr.to(accelerator.device), data, val_data),
-            options, accelerator).run()
+    Trainer(
+        RetrievalTask(options, tmr.to(accelerator.device), data, val_data), options, accelerator
+    ).run()
 
 
 if __name__ == "__main__":

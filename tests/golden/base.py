@@ -98,9 +98,7 @@ def covers(*patterns: str) -> Callable[[Check], Check]:
 
 
 def checks_for(name: str) -> list[Check]:
-    return [
-        check for patterns, check in CHECKS if any(fnmatch.fnmatch(name, p) for p in patterns)
-    ]
+    return [check for patterns, check in CHECKS if any(fnmatch.fnmatch(name, p) for p in patterns)]
 
 
 def _to_numpy(value: Any) -> np.ndarray:

@@ -50,8 +50,12 @@ def sequence(g: Golden, prefix: str, skeleton: Skeleton, kit: bool) -> Iterator[
     decoded = 5e-3 if kit else 1e-5
     offsets = g.tensor("tgt_offsets")
     joints = g.tensor(prefix + "joints_in").double()
-    yield g.close(prefix + "uniform_out", retarget(joints, skeleton, offsets),
-                  g[prefix + "uniform_out"], atol=5e-3 if kit else 1e-5)
+    yield g.close(
+        prefix + "uniform_out",
+        retarget(joints, skeleton, offsets),
+        g[prefix + "uniform_out"],
+        atol=5e-3 if kit else 1e-5,
+    )
     motion = process_joints(joints, skeleton, offsets)
     expected, parts = g[prefix + "features"], feature_slices(skeleton)
     for name, columns in vars(parts).items():
@@ -60,14 +64,21 @@ def sequence(g: Golden, prefix: str, skeleton: Skeleton, kit: bool) -> Iterator[
         )
         check = g.equal if name == "contacts" else g.close
         extra = {} if name == "contacts" else {"atol": tolerance}
-        yield check(f"{prefix}features {name}", motion.features[:, columns],
-                    expected[:, columns], **extra)
-    yield g.close(prefix + "global_positions", motion.global_positions,
-                  g[prefix + "global_positions"], atol=position)
-    yield g.close(prefix + "ric_positions", motion.ric_positions,
-                  g[prefix + "ric_positions"], atol=position)
-    yield g.close(prefix + "l_velocity", motion.root_velocity, g[prefix + "l_velocity"],
-                  atol=position)
+        yield check(
+            f"{prefix}features {name}", motion.features[:, columns], expected[:, columns], **extra
+        )
+    yield g.close(
+        prefix + "global_positions",
+        motion.global_positions,
+        g[prefix + "global_positions"],
+        atol=position,
+    )
+    yield g.close(
+        prefix + "ric_positions", motion.ric_positions, g[prefix + "ric_positions"], atol=position
+    )
+    yield g.close(
+        prefix + "l_velocity", motion.root_velocity, g[prefix + "l_velocity"], atol=position
+    )
     yield from decodings(g, prefix, expected, skeleton, decoded)
 
 
@@ -80,11 +91,14 @@ def decodings(
     quat, root = root_trajectory(rows)
     yield g.close(prefix + "root_rot_quat", quat, g[prefix + "root_rot_quat"], atol=1e-5)
     yield g.close(prefix + "root_pos", root, g[prefix + "root_pos"], atol=atol)
-    yield g.close(prefix + "joints_from_ric", features_to_joints(rows, skeleton),
-                  g[prefix + "joints_from_ric"], atol=atol)
+    yield g.close(
+        prefix + "joints_from_ric",
+        features_to_joints(rows, skeleton),
+        g[prefix + "joints_from_ric"],
+        atol=atol,
+    )
     by_rotation = features_to_joints_by_rotation(rows, skeleton, g.tensor("tgt_offsets"))
-    yield g.close(prefix + "joints_from_rot", by_rotation, g[prefix + "joints_from_rot"],
-                  atol=atol)
+    yield g.close(prefix + "joints_from_rot", by_rotation, g[prefix + "joints_from_rot"], atol=atol)
 
 
 @covers("humanml3d_features*.npz")
@@ -98,17 +112,24 @@ def humanml_features(g: Golden) -> Iterator[Row]:
         yield from sequence(g, f"{prefix}/", skeleton, kit=False)
     if g.has("ref/new_joint_vecs"):
         yield from decodings(g, "ref/", g["ref/new_joint_vecs"], skeleton, 1e-5)
-    yield g.close("batch/joints_from_ric",
-                  features_to_joints(g.tensor("batch/features"), skeleton),
-                  g["batch/joints_from_ric"], atol=1e-5)
+    yield g.close(
+        "batch/joints_from_ric",
+        features_to_joints(g.tensor("batch/features"), skeleton),
+        g["batch/joints_from_ric"],
+        atol=1e-5,
+    )
 
 
 @covers("kit_features*.npz")
 def kit_features(g: Golden) -> Iterator[Row]:
     skeleton = skeleton_of(g, KIT)
     yield from constants(g, KIT)
-    yield g.close("tgt_offsets", bone_offsets(g.tensor("example_pose").double(), skeleton),
-                  g["tgt_offsets"], rtol=1e-5)
+    yield g.close(
+        "tgt_offsets",
+        bone_offsets(g.tensor("example_pose").double(), skeleton),
+        g["tgt_offsets"],
+        rtol=1e-5,
+    )
     yield from sequence(g, "", skeleton, kit=True)
 
 
@@ -117,12 +138,28 @@ def statistics(g: Golden) -> Iterator[Row]:
     dataset = Statistics("dataset_stats", g.tensor("humanml3d/Mean"), g.tensor("humanml3d/Std"))
     evaluator = Statistics("evaluator_stats", g.tensor("t2m_meta/mean"), g.tensor("t2m_meta/std"))
     x = g.tensor("renorm/normalized_in")
-    yield g.close("renorm/denormalized", dataset.denormalize(x), g["renorm/denormalized"],
-                  atol=1e-6, rtol=1e-6)
-    yield g.close("renorm/evaluator_out", convert(x, dataset, evaluator),
-                  g["renorm/evaluator_out"], atol=1e-4)
+    yield g.close(
+        "renorm/denormalized",
+        dataset.denormalize(x),
+        g["renorm/denormalized"],
+        atol=1e-6,
+        rtol=1e-6,
+    )
+    yield g.close(
+        "renorm/evaluator_out", convert(x, dataset, evaluator), g["renorm/evaluator_out"], atol=1e-4
+    )
     real = g.tensor("real/features")
-    yield g.close("real/train_normalized", dataset.normalize(real), g["real/train_normalized"],
-                  atol=1e-5, rtol=1e-6)
-    yield g.close("real/evaluator_normalized", evaluator.normalize(real),
-                  g["real/evaluator_normalized"], atol=1e-4, rtol=1e-6)
+    yield g.close(
+        "real/train_normalized",
+        dataset.normalize(real),
+        g["real/train_normalized"],
+        atol=1e-5,
+        rtol=1e-6,
+    )
+    yield g.close(
+        "real/evaluator_normalized",
+        evaluator.normalize(real),
+        g["real/evaluator_normalized"],
+        atol=1e-4,
+        rtol=1e-6,
+    )

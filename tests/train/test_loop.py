@@ -61,7 +61,10 @@ class Regression:
 
 def options_for(folder, **changes) -> LoopOptions:
     return LoopOptions(
-        save_dir=str(folder), device="cpu", lr=0.05, train_platform_type="NoPlatform",
+        save_dir=str(folder),
+        device="cpu",
+        lr=0.05,
+        train_platform_type="NoPlatform",
         **{"num_steps": 30, "val_interval": 10, "save_interval": 15, **changes},
     )
 
