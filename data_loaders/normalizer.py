@@ -1,7 +1,7 @@
 """Per-feature statistics as named objects, so that one pair is never mistaken for another.
 
-``dataset_stats``: Mean.npy / Std.npy, the space of the generator. ``evaluator_stats``: the pair that
-the co-embedding evaluators were trained with. ``reward_stats``: TMR's own.
+``dataset_stats``: Mean.npy / Std.npy, the space of the generator. ``evaluator_stats``: the pair
+that the co-embedding evaluators were trained with. ``reward_stats``: TMR's own.
 """
 
 from collections.abc import Iterable

@@ -14,7 +14,7 @@ from diffusion.schedule import NoiseSchedule
 
 @dataclass(frozen=True)
 class Prediction:
-    """Distribution of x_{t-1} and the x0 it came from, all shaped like x_t (variance: broadcast)."""
+    """Distribution of x_{t-1} and its x0, shaped like x_t (the variances broadcast)."""
 
     mean: Tensor
     variance: Tensor

@@ -1,8 +1,8 @@
 """Judge generated motions of one or several models with TMR models and with the oracle.
 
     python -m eval.eval_tmr --dataset synthetic --split val --reward_path save/reward \\
-        --judge_path save/judge --model_path save/mdm/model000002000.pt save/sopo/model000000100.pt \\
-        --names base sopo --output save/table.json
+        --judge_path save/judge --names base sopo --output save/table.json \\
+        --model_path save/mdm/model000002000.pt save/sopo/model000000100.pt
 
 For every model, one motion is generated for the first caption of each clip, from the same noise.
 The table shows the training reward beside figures that training never saw: retrieval by a second
@@ -220,9 +220,7 @@ def format_table(rows: dict[str, Figures]) -> str:
 def main() -> None:
     options = parse_options(Options, description=__doc__)
     device = pick_device(options.device)
-    data = open_dataset(
-        options.dataset, options.split, options.data_dir, crop="first", caption="first"
-    )
+    data = open_dataset(options.dataset, options.split, options.data_dir, random_items=False)
     reward = TMRReward(TMR.load(options.reward_path, device))
     judge = TMRReward(TMR.load(options.judge_path, device))
     for model in (reward, judge):

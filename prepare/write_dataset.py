@@ -14,7 +14,6 @@ Everything is written to a temporary sibling folder that takes the final name at
 
 import csv
 import dataclasses
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -34,7 +33,6 @@ from utils.errors import UserError
 from utils.files import write_json, write_text
 
 SPLITS = ("train", "val", "test")
-_OTHER_SIDE = {"left": "right", "right": "left"}
 
 
 @dataclass(frozen=True)
@@ -45,9 +43,14 @@ class NotedCaption:
     facts: tuple[Fact, ...] = ()
     meaning: str = ""
 
+    @staticmethod
+    def of(text: str, facts: tuple[Fact, ...] = (), meaning: str = "") -> "NotedCaption":
+        """A caption of the whole clip, with part-of-speech tags."""
+        return NotedCaption(Caption(text, tuple(tag_words(text))), facts, meaning)
+
     def mirrored(self) -> "NotedCaption":
         text = swap_left_right(self.caption.text)
-        caption = dataclasses.replace(self.caption, text=text, tokens=tag_words(text))
+        caption = dataclasses.replace(self.caption, text=text, tokens=tuple(tag_words(text)))
         facts = tuple(swap_sides(fact) for fact in self.facts)
         return NotedCaption(caption, facts, swap_side_words(self.meaning))
 
@@ -76,9 +79,7 @@ class ClipEntry:
 
 def swap_side_words(label: str) -> str:
     """Swap left and right in a label such as ``walk-turn-left`` or ``side=left_hand``."""
-    return re.sub(
-        r"(?<![a-z])(left|right)(?![a-z])", lambda match: _OTHER_SIDE[match.group()], label
-    )
+    return "_".join(swap_left_right(part) for part in label.split("_"))
 
 
 def write_motion(folder: Path, name: str, motion: ProcessedMotion) -> int:

@@ -1,0 +1,163 @@
+"""Read captions of motion files from a CSV table.
+
+    file,caption,facts,meaning,family,split,labels
+    walk_01.bvh,a person turns left,"[[""turn"", ""left""]]",,turn,train,"{""style"": ""old""}"
+
+One row per caption; a file may have several rows. Only `file` and `caption` are required.
+"""
+
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data_loaders.facts import Fact
+from prepare.write_dataset import SPLITS, NotedCaption
+from utils.errors import UserError
+
+
+@dataclass
+class FileCaptions:
+    """What the table says about one file."""
+
+    captions: list[NotedCaption] = field(default_factory=list)
+    family: str = ""
+    split: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+
+    def merge(self, other: "FileCaptions") -> None:
+        """Add more rows of the same file. Raises ValueError when the splits contradict."""
+        if self.split and other.split and self.split != other.split:
+            raise ValueError(f"one file is in two splits, {self.split} and {other.split}")
+        self.captions += other.captions
+        self.family = other.family or self.family
+        self.split = other.split or self.split
+        self.labels |= other.labels
+
+
+@dataclass
+class CaptionTable:
+    """files: by the name in column `file`. unusable: "line 7: the caption is empty", ..."""
+
+    files: dict[str, FileCaptions]
+    unusable: list[str]
+
+
+def read_caption_table(path: str | Path) -> CaptionTable:
+    """Rows that cannot be used are left out and listed in `unusable`.
+
+    Raises UserError when the file is missing, lacks a required column, or has no usable row.
+    """
+    table = CaptionTable(defaultdict(FileCaptions), [])
+    for line, row in _read_rows(path, "--captions", ("file", "caption")):
+        try:
+            captions = _parse_row(row)
+            table.files[row["file"]].merge(captions)
+        except ValueError as error:
+            table.unusable.append(f"line {line}: {error}")
+    if not table.files:
+        first = f" ({table.unusable[0]})" if table.unusable else ""
+        raise UserError(f"--captions {path} has no usable line{first}")
+    return table
+
+
+def read_split_file(path: str | Path) -> dict[str, str]:
+    """A CSV file with columns `file` and `split` -> split of each file."""
+    splits = {}
+    for line, row in _read_rows(path, "--split_file", ("file", "split")):
+        if row["split"] not in SPLITS:
+            raise UserError(
+                f"--split_file {path} line {line}: split {row['split']!r} is unknown; "
+                f"choose one of {', '.join(SPLITS)}"
+            )
+        splits[row["file"]] = row["split"]
+    return splits
+
+
+def match_files(names: Iterable[str], paths: Iterable[Path], root: Path) -> dict[str, Path]:
+    """Find for each name of a table the file it means; names that mean none are left out.
+
+    A name is a path relative to `root` or a base name, each with or without its extension.
+    Raises UserError when a base name fits several files.
+    """
+    exact: dict[str, Path] = {}
+    base: dict[str, list[Path]] = defaultdict(list)
+    for path in paths:
+        relative = path.relative_to(root)
+        exact |= {relative.as_posix(): path, relative.with_suffix("").as_posix(): path}
+        for name in (path.name, path.stem):
+            base[name].append(path)
+    found = {}
+    for name in names:
+        if name in exact:
+            found[name] = exact[name]
+        elif len(base[name]) == 1:
+            found[name] = base[name][0]
+        elif base[name]:
+            raise UserError(
+                f"{name!r} fits {len(base[name])} files, for example {base[name][0]} and "
+                f"{base[name][1]}; write the path relative to {root}"
+            )
+    return found
+
+
+def _read_rows(
+    path: str | Path, option: str, required: tuple[str, ...]
+) -> Iterable[tuple[int, dict[str, str]]]:
+    """Pairs (line number, row) with stripped values; missing cells are empty."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in required if name not in (reader.fieldnames or [])]
+            if missing:
+                raise UserError(
+                    f"{option} {path} lacks the column {' and '.join(missing)}; "
+                    f"its first line must name the columns"
+                )
+            for row in reader:
+                cells = {key: (row[key] or "").strip() for key in reader.fieldnames or []}
+                yield reader.line_num, cells
+    except OSError as error:
+        raise UserError(f"{option} {path} cannot be read ({error.strerror})") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{option} {path} is not a readable CSV file ({error})") from None
+
+
+def _parse_row(row: dict[str, str]) -> FileCaptions:
+    """Raises ValueError when the row cannot be used."""
+    text, split = " ".join(row["caption"].lower().split()), row.get("split", "")
+    if not row["file"] or not text:
+        raise ValueError(f"the {'caption' if row['file'] else 'file'} is empty")
+    if "#" in text:
+        raise ValueError("a caption must not contain '#'")
+    if split and split not in SPLITS:
+        raise ValueError(f"split {split!r} is none of {', '.join(SPLITS)}")
+    noted = NotedCaption.of(text, _parse_facts(row.get("facts", "")), row.get("meaning", ""))
+    labels = _parse_labels(row.get("labels", ""))
+    return FileCaptions([noted], row.get("family", ""), split, labels)
+
+
+def _parse_facts(text: str) -> tuple[Fact, ...]:
+    """A JSON list of [kind, value] pairs or of {"kind": ..., "value": ...}."""
+    content = _parse_json(text, "facts") or []
+    try:
+        pairs = [(f["kind"], f["value"]) if isinstance(f, dict) else tuple(f) for f in content]
+        return tuple(Fact(kind, value) for kind, value in pairs)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"facts must be a JSON list of [kind, value] ({error})") from None
+
+
+def _parse_labels(text: str) -> dict[str, str]:
+    content = _parse_json(text, "labels") or {}
+    if not isinstance(content, dict):
+        raise ValueError("labels must be a JSON object")
+    return {str(key): str(value) for key, value in content.items()}
+
+
+def _parse_json(text: str, column: str) -> object:
+    try:
+        return json.loads(text) if text else None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{column} is not valid JSON ({error.msg})") from None
