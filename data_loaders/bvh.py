@@ -196,8 +196,8 @@ def _exact_frame_time(text: str) -> float:
     Otherwise 0.0333333 would put the last of 301 frames just before 10 s and lose an output frame.
     """
     frame_time = float(text)
-    if not 0 < frame_time < float("inf"):
-        raise ValueError(f"Frame Time {text} is not a positive number of seconds")
+    if not 0 < frame_time <= 1:
+        raise ValueError(f"Frame Time {text} is not a number of seconds between 0 and 1")
     last_digit = 10.0 ** int(Decimal(text).as_tuple().exponent)
     exact = 1 / max(round(1 / frame_time), 1)
     return exact if abs(frame_time - exact) < last_digit else frame_time

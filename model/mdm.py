@@ -4,7 +4,6 @@ Motions are ``[B, T, D]``; the network predicts x0. Source: Tevet et al., "Human
 Model", ICLR 2023, and its public implementation (2022 to 2025 variants).
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from model.text_encoders import KINDS, Condition
 from utils.options import option
+from utils.positions import sinusoidal_table
 
 TEXT_WIDTHS = {"clip": 512, "bert": 768, "builtin": 256}
 
@@ -48,11 +48,7 @@ class PositionalEncoding(nn.Module):
     def __init__(self, width: int, dropout: float, max_len: int) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        position = torch.arange(max_len).float().unsqueeze(1)
-        rate = torch.exp(torch.arange(0, width, 2).float() * (-math.log(10000.0) / width))
-        table = torch.zeros(max_len, width)
-        table[:, 0::2], table[:, 1::2] = torch.sin(position * rate), torch.cos(position * rate)
-        self.register_buffer("pe", table.unsqueeze(1))
+        self.register_buffer("pe", sinusoidal_table(max_len, width).unsqueeze(1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Add positions to ``[B, L, d]``."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.positions import sinusoidal_table
 
 CLIP_CONTEXT = 22  # sot + 20 word pieces + eot: MDM's cut for HumanML3D and KIT
 BUILTIN_WIDTH = 256
@@ -89,15 +90,8 @@ class BuiltinEncoder:
         vectors = np.stack([self.word(word) for word in words])
         before = np.roll(np.vstack([np.zeros_like(vectors[:1]), vectors[:-1]]), 1, axis=1)
         after = np.roll(np.vstack([vectors[1:], np.zeros_like(vectors[:1])]), 2, axis=1)
-        return vectors + 0.5 * before + 0.5 * after + _sinusoid(len(words), self.width)
-
-
-def _sinusoid(length: int, width: int) -> np.ndarray:
-    position = np.arange(length)[:, None]
-    rate = np.exp(-np.arange(0, width, 2) / width * np.log(10000.0))
-    table = np.zeros((length, width), dtype=np.float32)
-    table[:, 0::2], table[:, 1::2] = np.sin(position * rate), np.cos(position * rate)
-    return table
+        order = sinusoidal_table(len(words), self.width).numpy()
+        return vectors + 0.5 * before + 0.5 * after + order
 
 
 class DistilBertEncoder:

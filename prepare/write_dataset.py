@@ -14,8 +14,8 @@ Everything is written to a temporary sibling folder that takes the final name at
 
 import csv
 import dataclasses
+import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,10 +116,9 @@ class DatasetWriter:
 
     def __enter__(self) -> "DatasetWriter":
         self.out.parent.mkdir(parents=True, exist_ok=True)
-        self.folder = Path(tempfile.mkdtemp(prefix=f".{self.out.name}.", dir=self.out.parent))
-        self.folder.chmod(0o755)  # mkdtemp makes it private
+        self.folder = self.out.with_name(f".{self.out.name}.partial.{os.getpid()}")
         for part in ("new_joint_vecs", "new_joints", "texts"):
-            (self.folder / part).mkdir()
+            (self.folder / part).mkdir(parents=True)
         return self
 
     def __exit__(
@@ -222,8 +221,8 @@ def _check_replaceable(out: Path, overwrite: bool) -> None:
 def _replace_folder(new: Path, out: Path) -> None:
     old = None
     if out.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
-        out.replace(old)  # onto an empty folder: an atomic rename
+        old = out.with_name(f".{out.name}.old.{os.getpid()}")
+        out.replace(old)
     new.replace(out)
     if old:
         shutil.rmtree(old)

@@ -54,8 +54,9 @@ def loader(g: Golden) -> Iterator[Row]:
         yield from item_rows(g, data)
         yield from collate_rows(g, data)
         only = text_only_entries(packed.texts, ids)
-        yield g.equal("text_only/base_name", [e.name.split("_")[0] for e in only],
-                      g["text_only/base_name"])
+        yield g.equal(
+            "text_only/base_name", [e.name.split("_")[0] for e in only], g["text_only/base_name"]
+        )
         yield g.equal("text_only/captions", joined(only), g["text_only/captions"])
         del data, packed  # the memory map must go before its file
 
@@ -66,8 +67,9 @@ def joined(entries: list) -> list[str]:
 
 def entry_rows(g: Golden, data: MotionDataset) -> Iterator[Row]:
     entries = data.entries
-    yield g.equal("entries/base_name", [e.name.split("_")[0] for e in entries],
-                  g["entries/base_name"])
+    yield g.equal(
+        "entries/base_name", [e.name.split("_")[0] for e in entries], g["entries/base_name"]
+    )
     yield g.equal("entries/is_subclip", [e.is_subclip for e in entries], g["entries/is_subclip"])
     yield g.equal("entries/length", [e.length for e in entries], g["entries/length"])
     yield g.equal("entries/captions", joined(entries), g["entries/captions"])
@@ -88,15 +90,19 @@ def item_rows(g: Golden, data: MotionDataset) -> Iterator[Row]:
     frames = g["items/single_first/motion"].shape[1]
     for name in ("single_first", "single_last", "double_first", "double_last"):
         batch = collate(data, items(data, "single" in name, "last" in name), frames)
-        yield g.close(f"items/{name}/motion", batch.motion[:, :, columns],
-                      g[f"items/{name}/motion"], atol=1e-6)
+        yield g.close(
+            f"items/{name}/motion",
+            batch.motion[:, :, columns],
+            g[f"items/{name}/motion"],
+            atol=1e-6,
+        )
         yield g.equal(f"items/{name}/length", batch.lengths, g[f"items/{name}/length"])
     sentences = [pad_sentence(e.captions[0].tokens) for e in data.entries]
-    yield g.equal("items/caption", [e.captions[0].text for e in data.entries],
-                  g["items/caption"])
+    yield g.equal("items/caption", [e.captions[0].text for e in data.entries], g["items/caption"])
     yield g.equal("items/sent_len", [n for _, n in sentences], g["items/sent_len"])
-    yield g.equal("items/joined_tokens", ["_".join(t) for t, _ in sentences],
-                  g["items/joined_tokens"])
+    yield g.equal(
+        "items/joined_tokens", ["_".join(t) for t, _ in sentences], g["items/joined_tokens"]
+    )
 
 
 def collate_rows(g: Golden, data: MotionDataset) -> Iterator[Row]:
@@ -108,15 +114,19 @@ def collate_rows(g: Golden, data: MotionDataset) -> Iterator[Row]:
     batch = collate(data, chosen, frames)
     upstream = batch.motion.transpose(1, 2).unsqueeze(2)
     yield g.equal("collate/motion_shape", list(upstream.shape), g["collate/motion_shape"])
-    yield g.close("collate/motion_columns", upstream[:, g["items/columns"].tolist()],
-                  g["collate/motion_columns"], atol=1e-6)
+    yield g.close(
+        "collate/motion_columns",
+        upstream[:, g["items/columns"].tolist()],
+        g["collate/motion_columns"],
+        atol=1e-6,
+    )
     yield g.equal("collate/mask", batch.mask.view(size, 1, 1, -1), g["collate/mask"])
     yield g.equal("collate/lengths", batch.lengths, g["collate/lengths"])
     yield g.equal("collate/text", batch.captions, g["collate/text"])
     lengths = torch.tensor([pad_sentence(e.captions[0].tokens)[1] for e, _ in every])
     order = torch.sort(lengths, descending=True, stable=True).indices.tolist()
     yield g.equal("gt_collate/sent_len", lengths[order], g["gt_collate/sent_len"])
-    yield g.equal("gt_collate/caption", [every[i][0].captions[0].text for i in order],
-                  g["gt_collate/caption"])
-    yield g.equal("gt_collate/length", [every[i][1].length for i in order],
-                  g["gt_collate/length"])
+    yield g.equal(
+        "gt_collate/caption", [every[i][0].captions[0].text for i in order], g["gt_collate/caption"]
+    )
+    yield g.equal("gt_collate/length", [every[i][1].length for i in order], g["gt_collate/length"])

@@ -1,0 +1,440 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from data_loaders.facts import Annotations, Fact, swap_sides
+from data_loaders.features import features_to_joints, mirror_joints
+from data_loaders.humanml import open_dataset
+from data_loaders.skeleton import HUMANML
+from prepare.bvh_clip import UNITS, load_clip, resample
+from prepare.caption_table import match_files, read_caption_table
+from prepare.from_bvh import Options, assign_splits, build_dataset, fit_length
+from prepare.joint_maps import BUILT_IN, MIXAMO, choose_joint_map, load_joint_map
+from prepare.write_dataset import swap_side_words
+from tests.paths import MOCAP_DIR, needs_mocap
+from utils.errors import UserError
+
+# Rest pose in centimetres with Mixamo's names: joint, parent, OFFSET.
+RIG = [
+    ("Hips", None, (0, 90, 0)),
+    ("LeftUpLeg", "Hips", (9, -5, 0)),
+    ("LeftLeg", "LeftUpLeg", (0, -40, 1)),
+    ("LeftFoot", "LeftLeg", (0, -40, -1)),
+    ("LeftToeBase", "LeftFoot", (0, -5, 12)),
+    ("Spine", "Hips", (0, 12, 0)),
+    ("Spine1", "Spine", (0, 14, 1)),
+    ("Spine2", "Spine1", (0, 6, -1)),
+    ("Neck", "Spine2", (0, 20, 0)),
+    ("Head", "Neck", (0, 10, 3)),
+    ("LeftShoulder", "Spine2", (7, 12, 0)),
+    ("LeftArm", "LeftShoulder", (11, 1, 0)),
+    ("LeftForeArm", "LeftArm", (5, -25, 1)),
+    ("LeftHand", "LeftForeArm", (2, -24, 4)),
+]
+RIG += [
+    (joint.replace("Left", "Right"), parent.replace("Left", "Right"), (-x, y, z))
+    for joint, parent, (x, y, z) in RIG
+    if joint.startswith("Left")
+]
+
+
+def bvh_text(frames=75, fps=30, scale=1.0, z_up=False, prefix="", turn=60.0) -> str:
+    """Somebody who walks forward, swings the left arm and turns; channels are not damaged."""
+    lines = ["HIERARCHY"]
+    joints: list[str] = []
+
+    def axes(x: float, y: float, z: float) -> tuple[float, float, float]:
+        return (x * scale, -z * scale, y * scale) if z_up else (x * scale, y * scale, z * scale)
+
+    def open_joint(joint: str, parent: str | None, offset: tuple[float, float, float]) -> None:
+        joints.append(joint)
+        lines.append(f"{'JOINT' if parent else 'ROOT'} {prefix}{joint}")
+        lines.append("{")
+        lines.append("OFFSET " + " ".join(f"{value:.6f}" for value in axes(*offset)))
+        up = "Zrotation" if z_up else "Yrotation"
+        place = "" if parent else "Xposition Yposition Zposition "
+        lines.append(f"CHANNELS {1 if parent else 4} {place}{up}")
+        for child in RIG:
+            if child[1] == joint:
+                open_joint(*child)
+        lines.append("}")
+
+    open_joint(*RIG[0])
+    lines += ["MOTION", f"Frames: {frames}", f"Frame Time: {1 / fps:.7f}"]
+    for seconds in np.arange(frames) / fps:
+        place = axes(3 * seconds, 90 + 2 * np.sin(6 * seconds), 80 * seconds)
+        angles = [turn * seconds if joint == "Hips" else 0.0 for joint in joints]
+        angles[joints.index("LeftArm")] = 40 * np.sin(5 * seconds)
+        lines.append(" ".join(f"{value:.6f}" for value in (*place, *angles)))
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture
+def mocap(tmp_path):
+    """A folder with eight clips in two subfolders."""
+    for number in range(8):
+        folder = tmp_path / "bvh" / f"take{number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"walk{number}.bvh").write_text(bvh_text(turn=20.0 + 5 * number))
+    return tmp_path
+
+
+def write_captions(folder, rows, columns="file,caption"):
+    path = folder / "captions.csv"
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([columns.split(","), *rows])
+    return path
+
+
+def options_for(folder, **settings) -> Options:
+    names = [f"walk{number}" for number in range(8)]
+    if not (folder / "captions.csv").exists():
+        write_captions(folder, [[name, f"a person walks and turns left {name}"] for name in names])
+    return Options(
+        bvh_dir=str(folder / "bvh"),
+        captions=str(folder / "captions.csv"),
+        out=str(folder / "out"),
+        **({"jobs": 1} | settings),
+    )
+
+
+def read_names(folder, split):
+    return (folder / "out" / f"{split}.txt").read_text().split()
+
+
+# One clip
+
+
+def test_axes_and_units_do_not_change_the_joints(tmp_path):
+    path = tmp_path / "clip.bvh"
+    path.write_text(bvh_text())
+    expected = load_clip(path)
+    assert expected.shape == (50, 22, 3)
+    pelvis = expected[:, 0]
+    np.testing.assert_allclose(pelvis[:, 2], 0.8 * np.arange(len(pelvis)) / 20, atol=1e-6)
+    for z_up in (False, True):
+        for unit, metres in UNITS.items():
+            path.write_text(bvh_text(scale=0.01 / metres, z_up=z_up, prefix="mixamorig:"))
+            np.testing.assert_allclose(load_clip(path), expected, atol=2e-4)
+            stated = load_clip(path, MIXAMO, up_axis="z" if z_up else "y", unit=unit)
+            np.testing.assert_allclose(stated, expected, atol=2e-4)
+
+
+def test_unclear_units_and_axes_are_told(tmp_path):
+    path = tmp_path / "clip.bvh"
+    path.write_text(bvh_text(scale=300.0))
+    with pytest.raises(UserError, match=r"clip\.bvh.*--unit"):
+        load_clip(path)
+    assert load_clip(path, unit=str(0.01 / 300))[0, 0, 1] == pytest.approx(0.9)
+    path.write_text(bvh_text(scale=-1.0))
+    with pytest.raises(UserError, match="--up_axis"):
+        load_clip(path)
+
+
+def test_resampling_hits_the_pose_at_its_time():
+    times = np.arange(31) / 30
+    positions = np.stack([times, times**2, 1 - times], axis=-1)[:, None]
+    slower = resample(positions, 1 / 30, 20)
+    np.testing.assert_allclose(slower[:, 0, 0], np.arange(21) / 20, atol=1e-12)
+    np.testing.assert_array_equal(slower[::2], positions[::3])
+    np.testing.assert_allclose(resample(positions, 1 / 30, 30), positions, atol=1e-12)
+    assert len(resample(positions[:1], 1 / 30, 20)) == 1
+
+
+# Joint maps
+
+
+@pytest.mark.parametrize("joint_map", BUILT_IN, ids=lambda joint_map: joint_map.name)
+def test_every_built_in_map_is_chosen_for_its_own_joints(joint_map):
+    names = sorted({name for mix in joint_map.sources.values() for name in mix})
+    assert choose_joint_map([*names, "Extra"]) is joint_map
+    assert list(joint_map.sources) == list(HUMANML.joint_names)
+    for target, mix in joint_map.sources.items():
+        assert sum(mix.values()) == pytest.approx(1)
+        swapped = HUMANML.joint_names[HUMANML.mirror[HUMANML.joint_names.index(target)]]
+        if swapped != target:
+            assert joint_map.sources[swapped] != mix
+
+
+def test_a_mix_averages_positions(tmp_path):
+    lines = [f"{target}: Hips" for target in HUMANML.joint_names]
+    lines[9] = "spine3: {Hips: 0.25, Top: 0.75}"
+    path = tmp_path / "map.yaml"
+    path.write_text("\n".join(lines))
+    positions = np.array([[[0.0, 0, 0], [4, 8, 0]]])
+    joints = load_joint_map(path).apply(positions, ["Hips", "Top"])
+    np.testing.assert_allclose(joints[0, 9], [3, 6, 0])
+    np.testing.assert_array_equal(joints[0, 8], 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("pelvis: Hips", ""), "misses: pelvis"),
+        (("pelvis: Hips", "pelvis: Hips\ntail: Hips"), "unknown joints: tail"),
+        (("pelvis: Hips", "pelvis: {Hips: 0.4}"), "sum to 0.4"),
+        (("pelvis: Hips", "pelvis: {Hips: much}"), "numbers"),
+        (("pelvis: Hips", "pelvis: [Hips]"), "mix such as"),
+        (("pelvis: Hips", "pelvis: {"), "not valid YAML"),
+    ],
+)
+def test_joint_map_files_are_checked(tmp_path, change, message):
+    path = tmp_path / "map.yaml"
+    text = "\n".join(f"{target}: Hips" for target in HUMANML.joint_names)
+    path.write_text(text.replace(*change))
+    with pytest.raises(UserError, match=message):
+        load_joint_map(path)
+
+
+def test_unknown_joints_are_listed():
+    with pytest.raises(UserError, match=r"--joint_map.*Joints of the file: Hips, Thigh"):
+        choose_joint_map(["Hips", "Thigh"])
+
+
+# The whole dataset
+
+
+def test_layout_mirrors_and_statistics(mocap):
+    report = build_dataset(options_for(mocap, val_share=0.25, test_share=0.25))
+    out = mocap / "out"
+    lists = {split: read_names(mocap, split) for split in ("train", "val", "test")}
+    assert {split: len(names) for split, names in lists.items()} == report.clips
+    assert report.clips == {"train": 8, "val": 4, "test": 4}
+    assert read_names(mocap, "train_val") == sorted(
+        lists["train"] + lists["val"], key=lambda name: (name[-6:], name)
+    )
+    assert len(set(read_names(mocap, "all"))) == 16
+    for names in lists.values():
+        assert {f"M{name}" for name in names if name[0] != "M"} == {n for n in names if n[0] == "M"}
+    rows = np.concatenate([np.load(out / "new_joint_vecs" / f"{n}.npy") for n in lists["train"]])
+    np.testing.assert_allclose(np.load(out / "Mean.npy"), rows.mean(axis=0), atol=1e-5)
+    assert np.load(out / "new_joints" / "000000.npy").shape == (49, 22, 3)
+    assert not list(mocap.glob(".out*"))
+
+
+def test_mirrored_clips_move_and_read_mirrored(mocap):
+    facts = '[{"kind": "turn", "value": "left"}]'
+    rows = [[f"walk{n}.bvh", f"turns left {n}", facts, "turn-left", "turn-left"] for n in range(8)]
+    write_captions(mocap, rows, "file,caption,facts,meaning,family")
+    build_dataset(options_for(mocap))
+    out = mocap / "out"
+    original, mirrored = (
+        features_to_joints(torch.from_numpy(np.load(out / "new_joint_vecs" / f"{name}.npy")))
+        for name in ("000003", "M000003")
+    )
+    # The reference body is not quite symmetric, hence centimetres.
+    assert (mirror_joints(original) - mirrored).abs().max() < 0.05
+    assert (original - mirrored).abs().max() > 0.2
+    text = (out / "texts" / "M000003.txt").read_text()
+    assert text.startswith("turns right")
+    assert "left" not in text
+    notes = Annotations.load(out)
+    fact = Fact("turn", "left")
+    assert notes.captions[text.split("#")[0]].facts == (swap_sides(fact),)
+    assert notes.captions[text.split("#")[0]].meaning == "turn-right"
+    assert notes.clips["M000003"].family == "turn-right"
+    assert notes.clips["000003"].family == "turn-left"
+
+
+def test_the_loader_opens_it(mocap):
+    build_dataset(options_for(mocap))
+    dataset = open_dataset("own", "train", data_dir=str(mocap / "out"))
+    assert {entry.name for entry in dataset.entries} == set(read_names(mocap, "train"))
+    assert {entry.length for entry in dataset.entries} == {49}
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_same_seed_same_bytes_whatever_the_number_of_workers(mocap):
+    build_dataset(options_for(mocap, split_seed=3))
+    first = contents(mocap / "out")
+    build_dataset(options_for(mocap, split_seed=3, jobs=2, overwrite=True))
+    second = contents(mocap / "out")
+    assert first.pop("dataset.json") != second.pop("dataset.json")  # holds the options
+    assert first == second
+
+
+def test_given_splits_win_over_random_ones(mocap):
+    rows = [[f"walk{n}", f"a person walks {n}", "test" if n < 6 else ""] for n in range(8)]
+    write_captions(mocap, rows, "file,caption,split")
+    (mocap / "splits.csv").write_text("file,split\ntake0/walk0.bvh,val\n")
+    report = build_dataset(
+        options_for(mocap, split_file=str(mocap / "splits.csv"), mirror=False, test_share=0.0)
+    )
+    assert report.clips == {"train": 2, "val": 1, "test": 5}
+    assert read_names(mocap, "val") == ["000000"]
+
+
+def test_random_splits_depend_on_the_seed_only(mocap):
+    table = read_caption_table(write_captions(mocap, [[f"walk{n}", "walks"] for n in range(8)]))
+    captions = {mocap / "bvh" / name: entry for name, entry in table.files.items()}
+    draw = [assign_splits(captions, options_for(mocap, split_seed=seed)) for seed in (0, 0, 1)]
+    assert draw[0] == draw[1]
+    assert draw[0] != draw[2]
+
+
+def test_files_that_cannot_be_used_are_named(mocap):
+    folder = mocap / "bvh" / "take0"
+    whole = (folder / "walk0.bvh").read_text()
+    (folder / "walk0.bvh").write_text(whole[: len(whole) - 500])
+    (folder / "walk2.bvh").write_text(whole.replace("Hips", "Pelvis"))
+    (folder / "walk4.bvh").write_text(bvh_text(frames=30))
+    (folder / "unheard.bvh").write_text(whole)
+    rows = [[f"walk{n}", f"a person walks {n}"] for n in range(8)]
+    write_captions(mocap, [*rows, ["ghost", "a person walks"], ["walk7", ""], ["walk7", "a#b"]])
+    report = build_dataset(options_for(mocap, mirror=False))
+    assert sorted(report.skipped) == [f"take0/walk{n}.bvh" for n in (0, 2, 4)]
+    assert "damaged" in report.skipped["take0/walk0.bvh"]
+    assert "Pelvis" in report.skipped["take0/walk2.bvh"]
+    assert "fewer than 40" in report.skipped["take0/walk4.bvh"]
+    assert (report.files, report.too_short) == (9, 1)
+    assert report.files_without_caption == ["take0/unheard.bvh"]
+    assert report.captions_without_file == ["ghost"]
+    assert len(report.unusable_lines) == 2
+    assert report.unusable_lines[0] == "line 11: the caption is empty"
+    assert json.loads((mocap / "out" / "report.json").read_text())["skipped"] == report.skipped
+    for count in ("1 files skipped: too short", "2 files skipped: not usable"):
+        assert count in report.summary()
+
+
+def test_nothing_is_left_behind_when_all_files_fail(mocap):
+    for path in (mocap / "bvh").rglob("*.bvh"):
+        path.write_text("HIERARCHY")
+    with pytest.raises(UserError, match=r"none of 8 files.*walk0\.bvh.*MOTION"):
+        build_dataset(options_for(mocap))
+    assert sorted(path.name for path in mocap.iterdir()) == ["bvh", "captions.csv"]
+
+
+# Lengths
+
+
+def clip_of(rows):
+    joints = np.zeros((rows + 1, 22, 3))
+    joints[..., 0] = np.arange(rows + 1)[:, None]
+    return joints
+
+
+def test_short_clips_are_skipped_or_held(tmp_path):
+    with pytest.raises(UserError, match="39 frames"):
+        fit_length(clip_of(39), options_for(tmp_path))
+    padding = options_for(tmp_path, pad_short=True, min_seconds=1.0)
+    with pytest.raises(UserError, match="19 frames"):
+        fit_length(clip_of(19), padding)
+    (held,) = fit_length(clip_of(20), padding)
+    assert held[:, 0, 0].tolist() == [*range(21), *[20] * 20]
+
+
+def test_long_clips_are_cut(tmp_path):
+    for rows in (40, 199):
+        assert [len(p) for p in fit_length(clip_of(rows), options_for(tmp_path))] == [rows + 1]
+    (start,) = fit_length(clip_of(450), options_for(tmp_path))
+    assert start[:, 0, 0].tolist() == [*range(197)]
+    pieces = fit_length(clip_of(450), options_for(tmp_path, long="split"))
+    assert [(piece[0, 0, 0], len(piece) - 1) for piece in pieces] == [
+        (0, 196),
+        (196, 196),
+        (392, 58),
+    ]
+    assert len(fit_length(clip_of(196 + 39), options_for(tmp_path, long="split"))) == 1
+
+
+def test_pieces_of_a_long_clip_are_numbered(mocap):
+    (mocap / "bvh" / "take0" / "walk0.bvh").write_text(bvh_text(frames=400, turn=5.0))
+    write_captions(mocap, [["walk0", "a person walks and turns left"]])
+    report = build_dataset(options_for(mocap, long="split"))
+    assert read_names(mocap, "train") == ["000000_1", "M000000_1", "000000_2", "M000000_2"]
+    assert report.cut == ["take0/walk0.bvh"]
+
+
+# Mistakes of the user
+
+
+def test_wrong_folders_and_tables_are_told(mocap):
+    options = options_for(mocap)
+    (mocap / "empty").mkdir()
+    cases = [
+        ({"bvh_dir": str(mocap / "nowhere")}, "is not a folder"),
+        ({"bvh_dir": str(mocap / "empty")}, "holds no .bvh file"),
+        ({"captions": str(mocap / "none.csv")}, "cannot be read"),
+        ({"joint_map": str(mocap / "none.yaml")}, "cannot be read"),
+        ({"split_file": str(mocap / "none.csv")}, "cannot be read"),
+    ]
+    for change, message in cases:
+        with pytest.raises(UserError, match=message):
+            build_dataset(Options(**(vars(options) | change)))
+    with pytest.raises(UserError, match="nothing for training"):
+        Options(val_share=0.5, test_share=0.5).validate()
+    with pytest.raises(UserError, match="--unit furlong"):
+        Options(unit="furlong").validate()
+
+
+@pytest.mark.parametrize(
+    ("columns", "row", "message"),
+    [
+        ("file,text", ["walk0", "walks"], "lacks the column caption"),
+        ("file,caption", ["walk0", ""], "no usable line"),
+        ("file,caption", ["other", "walks"], "no file in"),
+        ("file,caption,split", ["walk0", "walks", "dev"], "split 'dev' is none of"),
+        ("file,caption,facts", ["walk0", "walks", "{"], "facts is not valid JSON"),
+        ("file,caption,facts", ["walk0", "walks", "[1]"], "list of"),
+        ("file,caption,labels", ["walk0", "walks", "[1]"], "labels must be"),
+    ],
+)
+def test_caption_tables_are_checked(mocap, columns, row, message):
+    write_captions(mocap, [row], columns)
+    with pytest.raises(UserError, match=message):
+        build_dataset(options_for(mocap))
+
+
+def test_file_names_match_by_path_or_base_name(tmp_path):
+    paths = [tmp_path / "a" / "x.bvh", tmp_path / "b" / "x.bvh", tmp_path / "b" / "y.BVH"]
+    names = ["a/x.bvh", "b/x", "y", "y.BVH", "z"]
+    found = match_files(names, paths, tmp_path)
+    assert found == dict(zip(names, [paths[0], paths[1], paths[2], paths[2]], strict=False))
+    with pytest.raises(UserError, match="'x' fits 2 files"):
+        match_files(["x"], paths, tmp_path)
+
+
+def test_an_existing_folder_is_not_lost(mocap):
+    out = mocap / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("keep me")
+    with pytest.raises(UserError, match="--overwrite"):
+        build_dataset(options_for(mocap))
+    with pytest.raises(UserError, match=r"no dataset\.json"):
+        build_dataset(options_for(mocap, overwrite=True))
+    assert (out / "thesis.txt").read_text() == "keep me"
+
+
+def test_one_caption_cannot_mean_two_things(mocap):
+    rows = [[f"walk{n}", "a person walks", f"meaning {n}"] for n in range(2)]
+    write_captions(mocap, rows, "file,caption,meaning")
+    with pytest.raises(UserError, match="two different notes"):
+        build_dataset(options_for(mocap))
+
+
+def test_side_words_in_labels():
+    assert swap_side_words("walk-turn-left") == "walk-turn-right"
+    assert swap_side_words("hand_right=raise_left") == "hand_left=raise_right"
+    assert swap_side_words("upright cleft") == "upright cleft"
+
+
+@needs_mocap
+def test_recorded_samples_become_a_dataset(tmp_path):
+    files = sorted((MOCAP_DIR / "samples").glob("*.bvh"))
+    write_captions(tmp_path, [[path.name, f"a person moves {path.stem}"] for path in files])
+    options = options_for(tmp_path, pad_short=True, val_share=0.0, test_share=0.0)
+    options.bvh_dir = str(MOCAP_DIR / "samples")
+    report = build_dataset(options)
+    assert report.padded == ["dataset-1_walk_normal_002.bvh"]
+    assert report.clips["train"] == 12
+    motions = [np.load(path) for path in (tmp_path / "out" / "new_joints").glob("*.npy")]
+    for motion in motions:
+        assert motion[..., 1].min() > -0.02
+        assert 0.8 < motion[0, 0, 1] < 1.1
+        assert np.abs(motion[0, 0, [0, 2]]).max() < 1e-5

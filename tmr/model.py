@@ -1,0 +1,207 @@
+"""The TMR model: motion and text encoders into one latent space, a decoder, and its run folder.
+
+A run folder holds ``config.json`` and ``last_weights/{motion_encoder,text_encoder,
+motion_decoder}.pt`` as upstream writes them; ours also hold ``best_weights`` (chosen on val) and ``stats``.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from data_loaders.normalizer import Statistics
+from model.text_encoders import CachedTextEncoder, Condition, TextEncoder, build_text_encoder
+from tmr.encoders import ActorDecoder, ActorEncoder
+from utils.errors import UserError
+from utils.files import load_tensors, read_json, save_tensors, write_json
+from utils.options import option
+
+PARTS = ("motion_encoder", "text_encoder", "motion_decoder")
+STATS_EPS = 1e-12
+
+
+@dataclass
+class TMRConfig:
+    """Sizes; the defaults are those of the published models."""
+
+    text_encoder_type: str = option("bert", "token encoder", choices=("bert", "builtin"))
+    latent_dim: int = option(256, "width of the latent space", minimum=8)
+    ff_size: int = option(1024, "width of the feed-forward layers", minimum=8)
+    layers: int = option(6, "transformer layers", minimum=1)
+    num_heads: int = option(4, "attention heads", minimum=1)
+    dropout: float = option(0.1, "dropout in training", minimum=0, maximum=0.99)
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """A diagonal Gaussian per sample: mean and log variance ``[B, d]``."""
+
+    mean: Tensor
+    logvar: Tensor
+
+    def sample(self, noise: Tensor, fact: float = 1.0) -> Tensor:
+        return self.mean + fact * noise * (self.logvar / 2).exp()
+
+
+class TMR(nn.Module):
+    """Takes raw (un-normalised) motions; it owns its statistics and its text encoder."""
+
+    def __init__(self, config: TMRConfig, stats: Statistics, text_encoder: TextEncoder) -> None:
+        super().__init__()
+        self.config, self.stats, self.words = config, stats, text_encoder
+        sizes: dict[str, Any] = {
+            "latent_dim": config.latent_dim,
+            "ff_size": config.ff_size,
+            "num_layers": config.layers,
+            "num_heads": config.num_heads,
+            "dropout": config.dropout,
+        }
+        self.motion_encoder = ActorEncoder(stats.feature_dim, **sizes)
+        self.text_encoder = ActorEncoder(text_encoder.width, **sizes)
+        self.motion_decoder = ActorDecoder(stats.feature_dim, **sizes)
+
+    @property
+    def device(self) -> torch.device:
+        return self.motion_encoder.tokens.device
+
+    def normalize(self, motions: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Raw ``[B, T, D]`` -> normalised, zero beyond the lengths; and the mask ``[B, T]``.
+
+        Whatever stands beyond a length, NaN included, is never read.
+        """
+        if motions.shape[-1] != self.stats.feature_dim:
+            raise UserError(
+                f"this TMR model takes motions of {self.stats.feature_dim} features, these have "
+                f"{motions.shape[-1]}. (TMR's published KIT model takes 263-d HumanML3D features, "
+                "not KIT's own 251; train one on those with train.train_tmr --dataset kit)"
+            )
+        motions = motions[:, : int(lengths.max())].to(self.device)
+        mask = torch.arange(motions.shape[1], device=self.device) < lengths.to(self.device)[:, None]
+        normalised = self.stats.normalize(motions)
+        return torch.where(mask.unsqueeze(-1), normalised, torch.zeros_like(normalised)), mask
+
+    def motion_distribution(self, normalised: Tensor, mask: Tensor) -> Distribution:
+        return Distribution(*self.motion_encoder(normalised, mask).unbind(1))
+
+    def text_distribution(self, condition: Condition) -> Distribution:
+        encoded = self.text_encoder(condition.tokens, condition.mask)
+        return Distribution(*encoded.unbind(1))
+
+    def encode_motions(self, motions: Tensor, lengths: Tensor) -> Tensor:
+        """Mean latents ``[B, d]`` of raw motions ``[B, T, D]`` with lengths ``[B]``."""
+        return self.motion_distribution(*self.normalize(motions, lengths)).mean
+
+    def encode_texts(self, captions: list[str]) -> Tensor:
+        """Mean latents ``[B, d]``."""
+        return self.text_distribution(self.words.encode(captions).to(self.device)).mean
+
+    def save(self, folder: Path, weights: str = "last_weights") -> Path:
+        """Write config, statistics and the three parts; returns the weights' folder."""
+        write_json(folder / "config.json", self._config_dict())
+        save_tensors(folder / "stats" / "mean.pt", self.stats.mean)
+        save_tensors(folder / "stats" / "std.pt", self.stats.std)
+        for part in PARTS:
+            state = {k: v.detach().cpu() for k, v in getattr(self, part).state_dict().items()}
+            save_tensors(folder / weights / f"{part}.pt", state)
+        return folder / weights
+
+    def _config_dict(self) -> dict[str, Any]:
+        """The layout that upstream's config.json has, so that one reader serves both."""
+        c = self.config
+        sizes = {
+            "vae": True,
+            "latent_dim": c.latent_dim,
+            "ff_size": c.ff_size,
+            "num_layers": c.layers,
+            "num_heads": c.num_heads,
+            "dropout": c.dropout,
+            "activation": "gelu",
+        }
+        names = {"bert": "distilbert-base-uncased", "builtin": "builtin"}
+        return {
+            "data": {
+                "motion_loader": {"nfeats": self.stats.feature_dim},
+                "text_to_token_emb": {"modelname": names[c.text_encoder_type]},
+            },
+            "model": {
+                "motion_encoder": {"nfeats": self.stats.feature_dim, **sizes},
+                "text_encoder": {"nfeats": self.words.width, **sizes},
+                "motion_decoder": {"nfeats": self.stats.feature_dim, **sizes},
+            },
+        }
+
+    @staticmethod
+    def load(
+        folder: str | Path, device: torch.device | str = "cpu", text_encoder_path: str = ""
+    ) -> "TMR":
+        """Load a run folder, frozen and in eval mode.
+
+        Takes ``best_weights`` where they exist, else ``last_weights``, else the training
+        checkpoint. Raises UserError for whatever is missing or does not fit.
+        """
+        folder = Path(folder)
+        if not (folder / "config.json").is_file():
+            raise UserError(
+                f"{folder} is not a TMR run folder (no config.json); train one with "
+                "python -m train.train_tmr, or fetch the published one"
+            )
+        config = read_json(folder / "config.json")
+        try:
+            sizes = config["model"]["motion_encoder"]
+            name = config["data"]["text_to_token_emb"]["modelname"]
+            options = TMRConfig(
+                text_encoder_type="builtin" if name == "builtin" else "bert",
+                latent_dim=sizes["latent_dim"],
+                ff_size=sizes["ff_size"],
+                layers=sizes["num_layers"],
+                num_heads=sizes["num_heads"],
+                dropout=sizes["dropout"],
+            )
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{folder / 'config.json'} lacks the entry {error}") from None
+        stats = _load_stats(folder, config)
+        encoder = build_text_encoder(options.text_encoder_type, text_encoder_path or None, device)
+        model = TMR(options, stats.to(device), CachedTextEncoder(encoder))
+        for part, state in _load_parts(folder).items():
+            _load_strictly(getattr(model, part), state, f"{folder}: {part}")
+        return model.to(device).eval().requires_grad_(False)
+
+
+def _load_parts(folder: Path) -> dict[str, dict[str, Tensor]]:
+    for weights in ("best_weights", "last_weights"):
+        if (folder / weights).is_dir():
+            return {part: load_tensors(folder / weights / f"{part}.pt") for part in PARTS}
+    checkpoint = folder / "logs" / "checkpoints" / "last.ckpt"
+    state = load_tensors(checkpoint)["state_dict"]
+    parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
+    for key, value in state.items():
+        part, _, rest = key.partition(".")
+        if part in parts:
+            parts[part][rest] = value
+    return parts
+
+
+def _load_strictly(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
+    try:
+        module.load_state_dict(state)
+    except (RuntimeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{where} does not fit its config.json ({reason})") from None
+
+
+def _load_stats(folder: Path, config: dict[str, Any]) -> Statistics:
+    """In the run folder (ours), or where upstream's config names them relative to a parent."""
+    normalizer = config["data"]["motion_loader"].get("normalizer", {})
+    relative = normalizer.get("base_dir", "stats/humanml3d/guoh3dfeats")
+    places = [folder / "stats", *(parent / relative for parent in folder.resolve().parents)]
+    places.append(Path(relative))
+    for place in places:
+        if (place / "mean.pt").is_file():
+            mean, std = load_tensors(place / "mean.pt"), load_tensors(place / "std.pt")
+            return Statistics("reward_stats", mean, std, STATS_EPS)
+    raise UserError(
+        f"{folder}: no mean.pt and std.pt in {folder / 'stats'} or in {relative}; the reward "
+        "normalises motions with its own statistics and cannot do without them"
+    )
