@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from data_loaders.annotations import Annotations
 from data_loaders.captions import Caption, parse_captions
 from data_loaders.normalizer import Statistics, plain_statistics
 from data_loaders.packing import PackedClips, load_packed
@@ -116,7 +116,7 @@ class MotionDataset:
         packed: PackedClips,
         entries: list[Entry],
         stats: Statistics,
-        annotations: Any | None,
+        annotations: Annotations | None,
         random_items: bool = True,
     ) -> None:
         self.folder, self.skeleton = folder, folder.skeleton
@@ -185,15 +185,8 @@ def open_dataset(
             f"{folder.path / 'Mean.npy'} has {stats.feature_dim} features; the "
             f"{folder.skeleton.name} skeleton has {folder.skeleton.feature_dim}"
         )
-    return MotionDataset(folder, packed, entries, stats, _annotations(folder.path), random_items)
-
-
-def _annotations(path: Path) -> Any | None:
-    if not (path / "annotations.json").is_file():
-        return None
-    from data_loaders.facts import Annotations
-
-    return Annotations.load(path)
+    annotations = Annotations.load(folder.path)
+    return MotionDataset(folder, packed, entries, stats, annotations, random_items)
 
 
 def _split_ids(folder: DatasetFolder, split: str) -> list[str]:

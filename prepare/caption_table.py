@@ -1,7 +1,7 @@
 """Read captions of motion files from a CSV table.
 
     file,caption,facts,meaning,family,split,labels
-    walk_01.bvh,a person turns left,"[[""turn"", ""left""]]",,turn,train,"{""style"": ""old""}"
+    walk_01.bvh,a person turns left,"[[""turn_side"", ""left""]]",,turn,train,"{""style"": ""old""}"
 
 One row per caption; a file may have several rows. Only `file` and `caption` are required.
 """
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_loaders.facts import Fact
+from data_loaders.facts import FACT_CHECKS, Fact
 from prepare.write_dataset import SPLITS, NotedCaption
 from utils.errors import UserError
 
@@ -144,9 +144,13 @@ def _parse_facts(text: str) -> tuple[Fact, ...]:
     content = _parse_json(text, "facts") or []
     try:
         pairs = [(f["kind"], f["value"]) if isinstance(f, dict) else tuple(f) for f in content]
-        return tuple(Fact(kind, value) for kind, value in pairs)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"facts must be a JSON list of [kind, value] ({error})") from None
+        facts = tuple(Fact(kind, value) for kind, value in pairs)
+        unknown = [fact.kind for fact in facts if fact.kind not in FACT_CHECKS]
+    except (KeyError, TypeError, ValueError):
+        raise ValueError("facts must be a JSON list of [kind, value]") from None
+    if unknown:
+        raise ValueError(f"fact {unknown[0]!r} is unknown; known are {', '.join(FACT_CHECKS)}")
+    return facts
 
 
 def _parse_labels(text: str) -> dict[str, str]:

@@ -113,7 +113,8 @@ def convert_clip(
     except (UserError, ValueError) as reason:
         return Outcome(entry.source, skipped=str(reason))
     written = tuple((e, write_motion(folder, e.name, motion)) for e, motion in clips)
-    change = {-1: "cut", 0: "", 1: "padded"}[int(np.sign(len(pieces[0]) - len(joints)))]
+    kept = len(pieces[0])
+    change = "padded" if kept > len(joints) else "cut" if kept < len(joints) else ""
     return Outcome(entry.source, written, change)
 
 

@@ -24,8 +24,9 @@ from typing import Any
 
 import numpy as np
 
+from data_loaders.annotations import Annotations, CaptionNote, ClipNote
 from data_loaders.captions import Caption, format_caption_line, swap_left_right, tag_words
-from data_loaders.facts import Annotations, CaptionNote, ClipNote, Fact, swap_sides
+from data_loaders.facts import Fact, swap_sides
 from data_loaders.features import ProcessedMotion, features_to_joints
 from data_loaders.normalizer import compute_statistics
 from data_loaders.skeleton import HUMANML, Skeleton, skeleton_for_dim
@@ -37,7 +38,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class NotedCaption:
-    """A caption and what is known of its content; without facts and meaning it is just text."""
+    """A caption and what is known of its content; without a meaning it means its own text."""
 
     caption: Caption
     facts: tuple[Fact, ...] = ()
@@ -187,9 +188,10 @@ class DatasetWriter:
             if entry.family or entry.labels:
                 clips[name] = ClipNote(family=entry.family, labels=entry.labels)
             for noted in entry.captions:
-                text, note = noted.caption.text, CaptionNote(noted.facts, noted.meaning)
                 if not (noted.facts or noted.meaning):
                     continue
+                text = noted.caption.text
+                note = CaptionNote(noted.facts, noted.meaning or text)
                 if captions.setdefault(text, note) != note:
                     raise UserError(f"the caption {text!r} is given with two different notes")
         return Annotations(captions=captions, clips=clips)

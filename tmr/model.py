@@ -1,7 +1,8 @@
 """The TMR model: motion and text encoders into one latent space, a decoder, and its run folder.
 
 A run folder holds ``config.json`` and ``last_weights/{motion_encoder,text_encoder,
-motion_decoder}.pt`` as upstream writes them; ours also hold ``best_weights`` (chosen on val) and ``stats``.
+motion_decoder}.pt`` as upstream writes them; ours also hold ``best_weights``
+(chosen on val) and ``stats``.
 """
 
 from dataclasses import dataclass

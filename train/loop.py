@@ -52,7 +52,6 @@ class LoopOptions:
     log_interval: int = option(10, "steps between logged figures", minimum=1)
     val_interval: int = option(500, "steps between validations on the val split", minimum=1)
     save_interval: int = option(50_000, "steps between checkpoints", minimum=1)
-    num_workers: int = option(0, "processes that load data", minimum=0)
     train_platform_type: str = option("TensorboardPlatform", "tracker", choices=PLATFORMS)
 
 
@@ -79,8 +78,8 @@ class Task(Protocol):
     def validate(self) -> dict[str, float]:
         """Figures on the val split; the key ``score`` (lower is better) picks the best one."""
 
-    def save(self, save_dir: Path, step: int, average: nn.Module | None) -> Path:
-        """Write a checkpoint that the loaders read; returns its path."""
+    def save(self, save_dir: Path, step: int, average: nn.Module | None, best: bool) -> Path:
+        """Write a checkpoint that the loaders read; returns its path. best: the best on val."""
 
     def state_dict(self) -> dict[str, Any]:
         """What the task must remember across a resume besides the weights."""
@@ -265,7 +264,7 @@ class Trainer:
         shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
         tqdm.write(f"step {self.step}: val {shown}")
         if self.best is None or figures["score"] < self.best["score"]:
-            path = self._save()
+            path = self._save(best=True)
             if self.best is not None and self.best["step"] % self.options.save_interval:
                 self._forget(Path(self.best["path"]))
             self.best = {"step": self.step, "path": path.name, **figures}
@@ -284,15 +283,15 @@ class Trainer:
 
     def _forget(self, name: Path) -> None:
         """Remove a superseded best checkpoint that no save interval asked for."""
-        (self.save_dir / name).unlink(missing_ok=True)
-        (self.save_dir / name.name.replace("model", "opt", 1)).unlink(missing_ok=True)
+        if (self.save_dir / name).is_file():
+            (self.save_dir / name).unlink()
 
-    def _save(self) -> Path:
+    def _save(self, best: bool = False) -> Path:
         self.accelerator.wait_for_everyone()
         average = self.average.module if self.average else None
         if not self.accelerator.is_main_process:
             return self.save_dir
-        path = self.task.save(self.save_dir, self.step, average)
+        path = self.task.save(self.save_dir, self.step, average, best)
         state = {
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,

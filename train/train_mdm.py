@@ -60,7 +60,6 @@ class DenoisingTask:
             seed=self.options.seed,
             epoch=epoch,
             drop_last=True,
-            num_workers=self.options.num_workers,
             pad_to=self.pad_to,
         )
 
@@ -100,12 +99,14 @@ class DenoisingTask:
         t = torch.randint(self.diffusion_steps, (size,), generator=rng, device=rng.device)
         noise = torch.randn(batch.motion.shape, generator=rng, device=rng.device)
         condition = self.generator.encode_text(batch.captions)
+        hide = torch.rand(size, generator=rng, device=rng.device) < self.options.cond_mask_prob
+        drop = hide if drop_text else None
         error = self.generator.denoising_error(
-            batch.motion, batch.lengths, t, noise, condition, drop_text=drop_text
+            batch.motion, batch.lengths, t, noise, condition, drop
         )
         return error, t
 
-    def save(self, save_dir: Path, step: int, average: nn.Module | None) -> Path:
+    def save(self, save_dir: Path, step: int, average: nn.Module | None, best: bool) -> Path:
         args = options_to_args(self.options)
         return save_checkpoint(save_dir, step, self.generator, average=average, args=args)
 
@@ -121,7 +122,7 @@ def main() -> None:
     options = parse_options(Options, description=__doc__)
     accelerator = start_run(options)
     data = open_dataset(options.dataset, "train", options.data_dir)
-    val_data = open_dataset(options.dataset, "val", options.data_dir)
+    val_data = open_dataset(options.dataset, "val", options.data_dir, random_items=False)
     if len(data) < options.batch_size:
         raise UserError(
             f"--batch_size {options.batch_size} exceeds the {len(data)} clips of the train split"

@@ -111,7 +111,6 @@ class PreferenceTask:
             seed=self.options.seed,
             epoch=epoch,
             drop_last=True,
-            num_workers=self.options.num_workers,
         )
 
     def batches_per_epoch(self) -> int:
@@ -206,7 +205,7 @@ class PreferenceTask:
         reward = float(torch.cat(scores).mean())
         return {"score": 1 - reward, "reward": reward}
 
-    def save(self, save_dir: Path, step: int, average: nn.Module | None) -> Path:
+    def save(self, save_dir: Path, step: int, average: nn.Module | None, best: bool) -> Path:
         args = options_to_args(self.options)
         return save_checkpoint(save_dir, step, self.policy, average=average, args=args)
 
@@ -266,7 +265,7 @@ def main() -> None:
     accelerator = start_run(options)
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else None
     data = open_dataset(options.dataset, "train", options.data_dir)
-    val_data = open_dataset(options.dataset, "val", options.data_dir)
+    val_data = open_dataset(options.dataset, "val", options.data_dir, random_items=False)
     if len(data) < options.batch_size:
         raise UserError(
             f"--batch_size {options.batch_size} exceeds the {len(data)} clips of the train split"

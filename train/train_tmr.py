@@ -18,12 +18,14 @@ from torch import Tensor, nn
 
 from data_loaders.humanml import MotionBatch, MotionDataset, make_loader, open_dataset
 from model.text_encoders import CachedTextEncoder, build_text_encoder
-from tmr.losses import false_negatives, tmr_loss
+from tmr.losses import LossWeights, false_negatives, tmr_loss
 from tmr.model import TMR, TMRConfig
 from tmr.retrieval import retrieval_in_pools
 from train.loop import LoopOptions, StepResult, Trainer, options_to_args, start_run
 from utils.errors import UserError, entry_point
+from utils.files import write_json
 from utils.options import option, parse_options
+from utils.provenance import provenance
 
 
 @dataclass
@@ -52,6 +54,12 @@ class RetrievalTask:
         self.options, self.tmr = options, tmr
         self.data, self.val_data = data, val_data
         self.module: nn.Module = tmr
+        self.weights = LossWeights(
+            latent=options.latent_weight,
+            kl=options.kl_weight,
+            contrastive=options.contrastive_weight,
+            temperature=options.temperature,
+        )
 
     def batches(self, epoch: int) -> Iterator[MotionBatch]:
         yield from make_loader(
@@ -61,7 +69,6 @@ class RetrievalTask:
             seed=self.options.seed,
             epoch=epoch,
             drop_last=True,
-            num_workers=self.options.num_workers,
             pad_to=None,
         )
 
@@ -78,10 +85,7 @@ class RetrievalTask:
             batch.lengths,
             batch.captions,
             exclude=false_negatives(meanings).to(self.tmr.device),
-            temperature=self.options.temperature,
-            contrastive_weight=self.options.contrastive_weight,
-            latent_weight=self.options.latent_weight,
-            kl_weight=self.options.kl_weight,
+            weights=self.weights,
             rng=rng,
         )
         parts = ("recons", "kl", "latent", "contrastive")
@@ -107,8 +111,11 @@ class RetrievalTask:
         )
         return {"score": 1 - figures.r_at_1, "R@1": figures.r_at_1, "R@3": figures.r_at_3}
 
-    def save(self, save_dir: Path, step: int, average: nn.Module | None) -> Path:
-        return self.tmr.save(save_dir, step, average, args=options_to_args(self.options))
+    def save(self, save_dir: Path, step: int, average: nn.Module | None, best: bool) -> Path:
+        """``last_weights`` as upstream names them, ``best_weights`` for the best on val."""
+        args = {**options_to_args(self.options), "provenance": provenance(), "step": step}
+        write_json(save_dir / "args.json", args)
+        return self.tmr.save(save_dir, "best_weights" if best else "last_weights")
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -122,13 +129,13 @@ def main() -> None:
     options = parse_options(Options, description=__doc__)
     accelerator = start_run(options)
     data = open_dataset(options.dataset, "train", options.data_dir, phrasings=options.phrasings)
-    val_data = open_dataset(options.dataset, "val", options.data_dir)
+    val_data = open_dataset(options.dataset, "val", options.data_dir, random_items=False)
     if len(data) < options.batch_size:
         raise UserError(
             f"--batch_size {options.batch_size} exceeds the {len(data)} clips of the train split"
         )
     encoder = build_text_encoder(options.text_encoder_type, options.text_encoder_path or None)
-    tmr = TMR(options, CachedTextEncoder(encoder), reward_stats=data.feature_stats())
+    tmr = TMR(options, data.feature_stats(), CachedTextEncoder(encoder))
     Trainer(
         RetrievalTask(options, tmr.to(accelerator.device), data, val_data), options, accelerator
     ).run()

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from data_loaders.facts import Annotations, Fact, swap_sides
+from data_loaders.annotations import Annotations
+from data_loaders.facts import Fact, swap_sides
 from data_loaders.features import features_to_joints, mirror_joints
 from data_loaders.humanml import open_dataset
 from data_loaders.skeleton import HUMANML
@@ -216,7 +217,7 @@ def test_layout_mirrors_and_statistics(mocap):
 
 
 def test_mirrored_clips_move_and_read_mirrored(mocap):
-    facts = '[{"kind": "turn", "value": "left"}]'
+    facts = '[{"kind": "turn_side", "value": "left"}]'
     rows = [[f"walk{n}.bvh", f"turns left {n}", facts, "turn-left", "turn-left"] for n in range(8)]
     write_captions(mocap, rows, "file,caption,facts,meaning,family")
     build_dataset(options_for(mocap))
@@ -232,7 +233,7 @@ def test_mirrored_clips_move_and_read_mirrored(mocap):
     assert text.startswith("turns right")
     assert "left" not in text
     notes = Annotations.load(out)
-    fact = Fact("turn", "left")
+    fact = Fact("turn_side", "left")
     assert notes.captions[text.split("#")[0]].facts == (swap_sides(fact),)
     assert notes.captions[text.split("#")[0]].meaning == "turn-right"
     assert notes.clips["M000003"].family == "turn-right"
@@ -382,6 +383,7 @@ def test_wrong_folders_and_tables_are_told(mocap):
         ("file,caption,split", ["walk0", "walks", "dev"], "split 'dev' is none of"),
         ("file,caption,facts", ["walk0", "walks", "{"], "facts is not valid JSON"),
         ("file,caption,facts", ["walk0", "walks", "[1]"], "list of"),
+        ("file,caption,facts", ["walk0", "walks", '[["mood", 1]]'], "'mood' is unknown"),
         ("file,caption,labels", ["walk0", "walks", "[1]"], "labels must be"),
     ],
 )

@@ -47,7 +47,7 @@ class Regression:
         self.module.train()
         return {"score": score}
 
-    def save(self, save_dir, step, average):
+    def save(self, save_dir, step, average, best):
         path = save_dir / f"model{step:09d}.pt"
         save_tensors(path, self.module.state_dict())
         return path
