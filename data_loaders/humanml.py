@@ -24,6 +24,7 @@ from utils.files import read_json
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = {"humanml": "HumanML3D", "kit": "KIT-ML"}
+GROUPED = 6  # batches that are sorted by length together
 UNIT = 4  # lengths are multiples of this many frames
 LONGEST = 200  # clips must be shorter than this
 SINGLE_UNIT_SHARE = 2 / 3  # how often the longest possible length is taken
@@ -299,10 +300,14 @@ def make_loader(
     """One pass over the dataset; the same for the same seed and epoch.
 
     The rows are memory-mapped, so no worker processes are needed. `pad_to` is the padded length
-    (None = the longest of each batch). With several processes every one yields its own share.
+    (None = the longest of each batch; shuffled batches then hold clips of similar length, so that
+    little is computed on padding). With several processes every one yields its own share.
     """
     rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(dataset)) if shuffle else np.arange(len(dataset))
+    order = np.arange(len(dataset))
+    if shuffle:
+        order = rng.permutation(len(dataset))
+        order = order if pad_to else _group_by_length(order, batch_size * world_size, rng)
     draws = [
         _draw(entry, u, dataset.random_items)
         for entry, u in zip(dataset.entries, rng.random((len(dataset), 3)), strict=True)
@@ -311,6 +316,15 @@ def make_loader(
     for first in range(rank * batch_size, stop, batch_size * world_size):
         rows = order[first : first + batch_size]
         yield collate(dataset, [(dataset.entries[i], draws[i]) for i in rows], pad_to)
+
+
+def _group_by_length(order: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Sort within stretches of a few batches (entries are sorted by length), shuffle the batches."""
+    stretches = np.split(order, range(GROUPED * size, len(order), GROUPED * size))
+    batches = [b for s in stretches for b in np.split(np.sort(s), range(size, len(s), size))]
+    full = [b for b in batches if len(b) == size]
+    rest = [b for b in batches if len(b) < size]
+    return np.concatenate([*(full[i] for i in rng.permutation(len(full))), *rest])
 
 
 def _draw(entry: Entry, uniform: np.ndarray, random_items: bool) -> Draw:
