@@ -26,7 +26,6 @@ from tqdm import tqdm
 
 from data_loaders.facts import Fact, Measurements, holds, measure, swap_sides
 from data_loaders.features import features_to_joints, mirror_joints, process_joints
-from data_loaders.skeleton import HUMANML
 from prepare import from_bvh
 from prepare.bvh_clip import load_clip
 from prepare.mocap_grammar import Detail, Scene, Style, compose, number_phrases
@@ -127,7 +126,7 @@ class Hints:
             and (slow or "slow" not in phrase)
         ]
         if label == "normal":
-            return Style("normal", tuple(p for p in phrases if "pace" not in p)[:1])
+            return Style()  # nothing to remark
         (subject, *_) = self.phrases.get(("style_subject", label), [""])
         return Style(SAME_STYLE.get(label, label), tuple(phrases), subject)
 
@@ -165,7 +164,7 @@ def seconds_detail(evidence: Evidence, before: str) -> dict[str, Detail]:
 
 def travel_details(evidence: Evidence, style: str) -> dict[str, Detail]:
     """Distance, pace and duration of a gait."""
-    if evidence.whole is None or evidence.padded:
+    if evidence.whole is None:
         return {}
     details = seconds_detail(evidence, "for")
     meters = min(METERS, key=lambda value: abs(value - evidence.whole.distance))
@@ -186,7 +185,7 @@ def turn_details(evidence: Evidence) -> dict[str, Detail]:
     if not evidence.supports(fact):
         return {}
     by = (f"by about {ANGLES[degrees]} degrees", f"by roughly {degrees} degrees")
-    of = (f"of about {ANGLES[degrees]} degrees", f"of around {degrees} degrees")
+    of = (f"of about {ANGLES[degrees]} degrees", f"of about {degrees} degrees")
     return {"angle": Detail(fact, by), "of_angle": Detail(fact, of)}
 
 
@@ -290,14 +289,14 @@ GAIT_CONTENTS = (
     *("walk", "run", "dash", "walk-back", "walk-left", "walk-right"),
     *("walk-turn-left", "walk-turn-right"),
 )
-GESTURE_SIDES: dict[str, tuple[Callable[[str, Evidence], Scene], str]] = {
+HANDS = {"left-hand": "left", "right-hand": "right", "both-hands": "both"}
+GESTURES: dict[str, tuple[Callable[[str, Evidence], Scene], str]] = {
     "bye": (wave_scene, "right"),
     "byebye": (wave_scene, "both"),
     "respond": (raise_scene, "left"),
+    **{f"wave-{hands}": (wave_scene, side) for hands, side in HANDS.items()},
+    **{f"raise-up-{hands}": (raise_scene, side) for hands, side in HANDS.items()},
 }
-for _side, _hands in (("left", "left-hand"), ("right", "right-hand"), ("both", "both-hands")):
-    GESTURE_SIDES[f"wave-{_hands}"] = (wave_scene, _side)
-    GESTURE_SIDES[f"raise-up-{_hands}"] = (raise_scene, _side)
 
 
 def make_scene(row: dict[str, str], evidence: Evidence, hints: Hints) -> Scene:
@@ -305,8 +304,8 @@ def make_scene(row: dict[str, str], evidence: Evidence, hints: Hints) -> Scene:
     content = row["content"]
     if content in GAIT_CONTENTS:
         return gait_scene(content, evidence, row["style"], row["flags"])
-    if content in GESTURE_SIDES:
-        build, side = GESTURE_SIDES[content]
+    if content in GESTURES:
+        build, side = GESTURES[content]
         return build(side, evidence)
     if content == "bow":
         return bow_scene(evidence)
@@ -318,10 +317,15 @@ def make_scene(row: dict[str, str], evidence: Evidence, hints: Hints) -> Scene:
 def caption_clip(
     row: dict[str, str], joints: np.ndarray, hints: Hints, per_clip: int = 6, seed: int = 0
 ) -> list[list[str]]:
-    """Rows of the caption table for one row of the index and its joints [T, 22, 3] at 20 fps."""
+    """Rows of the caption table for one row of the index and its joints [T, 22, 3] at 20 fps.
+
+    There are none for a gait so short that a dataset would hold its last pose.
+    """
     evidence = Evidence.of(joints)
-    scene = make_scene(row, evidence, hints)
     gait = row["content"] in GAIT_CONTENTS
+    if gait and evidence.padded:
+        return []
+    scene = make_scene(row, evidence, hints)
     slow = not gait or evidence.supports(Fact("speed", "slow"))
     style = hints.style(row["style"], gait, slow)
     rng = np.random.default_rng([seed, zlib.crc32(row["file"].encode())])

@@ -14,9 +14,9 @@ from data_loaders.captions import MAX_TOKENS
 from data_loaders.facts import Fact
 
 NUMBERS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-    "fifteen sixteen seventeen eighteen nineteen twenty"
-).split()
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"),
+)
 SUBJECTS = ("a person", "someone", "the person")
 # How the captions of a clip state the style: behind the sentence, as its subject, before it, or not
 STYLE_PLACES = ("behind", "subject", "before", "behind", "subject", "nowhere")
@@ -69,7 +69,7 @@ def number_phrases(value: int, unit: str, before: str = "") -> tuple[str, ...]:
     """Ways to say a rounded quantity, in words and in digits: "about six seconds"."""
     word = NUMBERS[value] if value < len(NUMBERS) else str(value)
     unit = unit.removesuffix("s") if value == 1 else unit
-    pairs = (("about", word), ("roughly", word), ("around", str(value)))
+    pairs = (("about", word), ("roughly", word), ("about", str(value)))
     return tuple(f"{before} {hedge} {number} {unit}".strip() for hedge, number in pairs)
 
 
@@ -104,10 +104,10 @@ def _state(
     by_subject = style.subject if place == "subject" else ""
     values["subject"] = by_subject or str(rng.choice(SUBJECTS))
     text = _tidy(template.format_map(values))
-    if phrase and place == "before":
+    if phrase and place == "before" and template.startswith("{subject}"):
         text = f"{phrase}, {text}"
     elif phrase:
-        text = f"{text}, {phrase}" if " " in phrase else f"{text} {phrase}"
+        text = f"{text}, {phrase}"
     facts = {*scene.facts, *(detail.fact for detail in stated.values())}
     meaning = [scene.action, *sorted(f"{d.fact.kind}={d.fact.value}" for d in stated.values())]
     if phrase or by_subject:

@@ -12,44 +12,44 @@ GAITS: dict[str, Halves] = {
         (
             "{subject} walks forward {distance} {pace}",
             "{subject} walks {pace} straight ahead {seconds}",
-            "{subject} walks {distance} in a straight line {seconds}",
-            "{subject} walks {pace} across the room",
+            "{subject} walks {distance} in a straight line {pace}",
+            "{subject} walks {pace} across the room {seconds}",
         ),
         (
             "{subject} is walking straight ahead {distance} {pace}",
             "{subject} takes several steps forward {pace}, {distance} in all",
             "{subject} goes forward on foot {seconds} {pace}",
-            "{subject} moves ahead {distance} at a walk {seconds}",
+            "{subject} moves {distance} ahead at a walk {pace}",
         ),
     ),
     "run": (
         (
             "{subject} runs forward {distance}",
             "{subject} runs straight ahead {seconds}",
-            "{subject} runs {distance} in a straight line {seconds}",
+            "{subject} runs {distance} in a straight line",
         ),
         (
             "{subject} is running straight ahead {distance}",
-            "{subject} goes forward {distance} at a run {seconds}",
-            "{subject} is on the run, straight across the room {seconds}",
+            "{subject} goes {distance} forward at a run",
+            "{subject} moves across the room at a run {seconds}",
         ),
     ),
     "jog": (
         (
             "{subject} jogs forward {distance}",
             "{subject} jogs straight ahead {seconds}",
-            "{subject} jogs {distance} in a straight line {seconds}",
+            "{subject} jogs {distance} in a straight line",
         ),
         (
             "{subject} is jogging straight ahead {distance}",
-            "{subject} goes forward {distance} at a jog {seconds}",
+            "{subject} goes {distance} forward at a jog",
             "{subject} trots across the room {seconds}",
         ),
     ),
     "dash": (
         (
             "{subject} sprints forward {distance}",
-            "{subject} dashes straight ahead {distance} {seconds}",
+            "{subject} dashes straight ahead {distance}",
             "{subject} sprints in a straight line {seconds}",
         ),
         (
@@ -62,7 +62,7 @@ GAITS: dict[str, Halves] = {
         (
             "{subject} walks backwards {distance} {pace}",
             "{subject} walks {pace} backward in a straight line {seconds}",
-            "{subject} walks backwards {distance} {seconds}",
+            "{subject} walks {distance} straight back {pace}",
         ),
         (
             "{subject} takes several steps backward {pace}",
@@ -89,13 +89,13 @@ GAITS: dict[str, Halves] = {
             "{subject} walks {distance}, turning {side} {angle} on the way",
             "{subject} walks {pace} around a corner to the {side} {seconds}",
             "{subject} walks forward, turns {side} {angle} and keeps walking {pace}",
-            "{subject} walks in a curve to the {side} {distance}",
+            "{subject} walks {distance} in a curve to the {side}",
         ),
         (
             "{subject} makes a {side} turn {of_angle} while walking {distance}",
             "{subject} is walking {pace} and takes a turn {of_angle} to the {side}",
             "{subject} heads straight on, then goes {side} {angle}",
-            "{subject} changes direction to the {side} {angle} during a walk {distance}",
+            "{subject} changes direction to the {side} {angle} while walking {pace}",
             "{subject} takes a few steps, turns {side} {angle} and moves on {seconds}",
         ),
     ),

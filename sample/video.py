@@ -177,12 +177,14 @@ def _write_lines(draw, lines: list[str], font, center: float, top: float) -> Non
 def _draw_clock(
     image: "Image.Image", corner: tuple[int, int], size: int, frame: int, stage: Stage
 ) -> None:
-    """Time, which colour is which side, and how much of the motion has passed."""
+    """Time, which colour is which side, how much of the motion has passed, and the panel's edge."""
     from PIL import ImageDraw
 
     draw, font = ImageDraw.Draw(image), _font(14)
     left, right = corner[0] + MARGIN, corner[0] + size - MARGIN
     bottom = corner[1] + size - MARGIN
+    if corner[0] > 0:
+        draw.line((corner[0], corner[1], corner[0], corner[1] + size), RULE)
     done = left + (right - left) * frame / max(1, len(stage) - 1)
     draw.line((left, bottom, right, bottom), RULE, 3)
     draw.line((left, bottom, done, bottom), PATH, 3)

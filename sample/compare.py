@@ -1,0 +1,84 @@
+"""Show the motions of several models for the same prompts and noise side by side.
+
+    python -m sample.compare --names base SoPo --text_prompt "a person waves with the left hand" \\
+        --model_path save/base/model000750000.pt save/sopo/model000000500.pt
+
+Writes one video per prompt (compare00.mp4, ...), with a panel for every model.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from sample.generate import (
+    SamplingOptions,
+    load_for_sampling,
+    motion_frames,
+    read_prompts,
+    safe_name,
+    sample_joints,
+    stated_skeleton,
+)
+from sample.video import Panel, video_suffix, write_video
+from utils.errors import UserError, entry_point
+from utils.files import prepare_output_dir
+from utils.options import option, parse_options
+
+
+@dataclass
+class Options(SamplingOptions):
+    model_path: list[str] = option([], "checkpoints to compare", required=True)
+    names: list[str] = option([], "their names in the video; none = the folders' names")
+    video: str = option("auto", "auto = mp4, or gif without ffmpeg", choices=("auto", "mp4", "gif"))
+
+    def validate(self) -> None:
+        if self.names and len(self.names) != len(self.model_path):
+            raise UserError(
+                f"--names holds {len(self.names)} names for {len(self.model_path)} checkpoints"
+            )
+
+
+def compare(options: Options) -> list[Path]:
+    """Run the script; returns one path per prompt. User mistakes are told before a model loads.
+
+    Models that differ in frame masking sample sequences of different length, so that their noise
+    cannot be the same.
+    """
+    prompts = read_prompts(options)
+    if not prompts:
+        raise UserError("give the prompts to compare on: --text_prompt or --input_text")
+    for path in options.model_path:
+        motion_frames(options.motion_length, stated_skeleton(path))
+    suffix = video_suffix(options.video)
+    folders = [Path(path).resolve().parent for path in options.model_path]
+    names = options.names or [folder.name for folder in folders]
+    default = folders[0] / f"compare_{safe_name('_'.join(names))}_seed{options.seed}"
+    folder = prepare_output_dir(
+        options.output_dir or default, options.overwrite, option="--output_dir"
+    )
+    motions, skeletons = [], set()
+    for path in options.model_path:
+        generator = load_for_sampling(path, options)
+        skeletons.add(generator.skeleton)
+        if len(skeletons) > 1:
+            raise UserError(f"--model_path {path} has another skeleton than the first model")
+        frames = motion_frames(options.motion_length, generator.skeleton)
+        motions.append(sample_joints(generator, prompts, frames, options).numpy())
+    (skeleton,) = skeletons
+    videos = []
+    for number, prompt in enumerate(tqdm(prompts, desc="videos")):
+        row = [Panel(m[number], name) for m, name in zip(motions, names, strict=True)]
+        path = folder / f"compare{number:02d}{suffix}"
+        videos.append(write_video(path, [row], skeleton, title=prompt))
+    return videos
+
+
+@entry_point
+def main() -> None:
+    for path in compare(parse_options(Options, description=__doc__)):
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
