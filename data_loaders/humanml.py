@@ -319,7 +319,7 @@ def make_loader(
 
 
 def _group_by_length(order: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Sort within stretches of a few batches (entries are sorted by length), shuffle the batches."""
+    """Sort within stretches of a few batches (entries go by length), then shuffle the batches."""
     stretches = np.split(order, range(GROUPED * size, len(order), GROUPED * size))
     batches = [b for s in stretches for b in np.split(np.sort(s), range(size, len(s), size))]
     full = [b for b in batches if len(b) == size]
