@@ -37,6 +37,10 @@ class MotionGenerator(Protocol):
     stats: Statistics
     device: torch.device
 
+    @property
+    def padded_frames(self) -> int | None:
+        """Frames that training batches must have; None: any, padding is masked."""
+
     def encode_text(self, captions: list[str]) -> Condition: ...
 
     def denoising_error(
@@ -72,6 +76,11 @@ class MDMGenerator:
 
     def with_model(self, model: nn.Module) -> "MDMGenerator":
         return replace(self, model=model)
+
+    @property
+    def padded_frames(self) -> int | None:
+        """A model that masks frames never sees padding; another one was trained at full length."""
+        return None if self.model.config.mask_frames else self.skeleton.max_length
 
     def encode_text(self, captions: list[str]) -> Condition:
         return self.text_encoder.encode(captions).to(self.device)
@@ -112,7 +121,7 @@ class MDMGenerator:
         it samples that many frames, which are then cut. `noise` fixes x_T ``[B, T', D]``.
         """
         frames = int(lengths.max())
-        size = frames if self.model.config.mask_frames else max(frames, self.skeleton.max_length)
+        size = max(frames, self.padded_frames or 0)
         shape = (len(condition), size, self.stats.feature_dim)
         x = noise
         if x is None:

@@ -53,6 +53,7 @@ PACE_PHRASES = {
     "fast": ("fast", "at a fast pace", "quickly"),
 }
 SAME_STYLE = {"old": "elderly", "tired": "exhausted", "masculinity": "masculine"}
+WIDE_WAVE = 6  # strokes; lifting and lowering a hand that waves by the wrist alone makes up to five
 OF_STEPS = ("step", "stride", "held in front of the chest")  # style phrases of gaits alone
 OTHER_SIDE = {"left": "right", "right": "left"}
 COLUMNS = ("file", "caption", "facts", "meaning", "family", "split", "labels")
@@ -204,7 +205,7 @@ def stroke_detail(evidence: Evidence) -> dict[str, Detail]:
     """How often a hand waves; one wave is a stroke to each side."""
     waves = round(max(evidence.whole.strokes) / 2) if evidence.whole else 0
     fact = Fact("wave_strokes", 2 * waves)
-    if waves < 2 or not evidence.supports(fact):
+    if not evidence.supports(fact):
         return {}
     return {"count": Detail(fact, number_phrases(waves, "times"))}
 
@@ -249,13 +250,12 @@ def hand_words(side: str) -> dict[str, str]:
 
 
 def wave_scene(side: str, evidence: Evidence) -> Scene:
-    facts = evidence.supported(Fact("hand_up", side), Fact("wave_side", side))
-    kinds = {fact.kind for fact in facts}
-    action, templates = WAVES["hand_up" in kinds, "wave_side" in kinds]
-    details = gesture_details(evidence, side, "for")
-    if "wave_side" in kinds:
-        details |= stroke_detail(evidence)
-    return Scene(f"{action} {side}", "wave", templates, facts, hand_words(side), details)
+    up = evidence.supported(Fact("hand_up", side))
+    widely = evidence.whole is not None and max(evidence.whole.strokes) >= WIDE_WAVE
+    waving = evidence.supported(Fact("wave_side", side)) if widely else ()
+    action, templates = WAVES[bool(up), bool(waving)]
+    details = gesture_details(evidence, side, "for") | (stroke_detail(evidence) if waving else {})
+    return Scene(f"{action} {side}", "wave", templates, up + waving, hand_words(side), details)
 
 
 def raise_scene(side: str, evidence: Evidence) -> Scene:
@@ -359,7 +359,7 @@ def main() -> None:
         rows += caption_clip(row, joints, hints, options.per_clip, options.seed)
     with atomic_write(options.out) as path, open(path, "w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
-    print(f"{len(rows)} captions of {len(clips)} clips in {options.out}")
+    print(f"{len(rows)} captions of {len({row[0] for row in rows})} clips in {options.out}")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,8 @@ def info_nce(
 
     `exclude` ``[B, B]`` marks negatives that mean the same and are left out (diagonal ignored).
     """
-    scores = F.normalize(texts, dim=-1) @ F.normalize(motions, dim=-1).T / temperature
+    with torch.autocast(texts.device.type, enabled=False):  # 8 bits are too few for close cosines
+        scores = F.normalize(texts, dim=-1) @ F.normalize(motions, dim=-1).T / temperature
     if exclude is not None:
         own = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
         scores = scores.masked_fill(exclude & ~own, float("-inf"))

@@ -84,11 +84,11 @@ class TMR(nn.Module):
         return torch.where(mask.unsqueeze(-1), normalised, torch.zeros_like(normalised)), mask
 
     def motion_distribution(self, normalised: Tensor, mask: Tensor) -> Distribution:
-        return Distribution(*self.motion_encoder(normalised, mask).unbind(1))
+        return Distribution(*self.motion_encoder(normalised, mask).float().unbind(1))
 
     def text_distribution(self, condition: Condition) -> Distribution:
         encoded = self.text_encoder(condition.tokens, condition.mask)
-        return Distribution(*encoded.unbind(1))
+        return Distribution(*encoded.float().unbind(1))
 
     def encode_motions(self, motions: Tensor, lengths: Tensor) -> Tensor:
         """Mean latents ``[B, d]`` of raw motions ``[B, T, D]`` with lengths ``[B]``."""

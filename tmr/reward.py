@@ -27,7 +27,11 @@ def motion_similarity(a: Tensor, b: Tensor) -> Tensor:
 
 
 class TMRReward:
-    """r(x, c) = (cos(text latent, motion latent) + 1) / 2. Texts are embedded once per caption."""
+    """r(x, c) = (cos(text latent, motion latent) + 1) / 2. Texts are embedded once per caption.
+
+    Always in float32, also inside a training step with lower precision: rewards of candidates
+    differ in the third decimal.
+    """
 
     def __init__(self, model: TMR) -> None:
         self.model = model.eval().requires_grad_(False)
@@ -41,7 +45,8 @@ class TMRReward:
     @torch.no_grad()
     def embed_motions(self, motions: Tensor, lengths: Tensor) -> Tensor:
         """Latent means ``[B, d]``; nothing beyond a length is read."""
-        return self.model.encode_motions(motions, lengths)
+        with torch.autocast(self.model.device.type, enabled=False):
+            return self.model.encode_motions(motions.float(), lengths)
 
     @torch.no_grad()
     def embed_texts(self, captions: list[str]) -> Tensor:
@@ -49,7 +54,8 @@ class TMRReward:
         missing = [c for c in dict.fromkeys(captions) if c not in self._texts]
         for start in range(0, len(missing), 256):
             part = missing[start : start + 256]
-            self._texts |= dict(zip(part, self.model.encode_texts(part), strict=True))
+            with torch.autocast(self.model.device.type, enabled=False):
+                self._texts |= dict(zip(part, self.model.encode_texts(part), strict=True))
         return torch.stack([self._texts[caption] for caption in captions])
 
     def check_skeleton(self, skeleton: Skeleton) -> None:

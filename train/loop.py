@@ -247,7 +247,7 @@ class Trainer:
         return StepResult(result.loss, {**result.metrics, "grad_norm": norm, "lr": rate})
 
     def _log(self, result: StepResult, progress: tqdm) -> None:
-        values = {"loss": float(result.loss)}
+        values = {"loss": result.loss.item()}
         values |= {name: float(value) for name, value in result.metrics.items()}
         for tracker in self.trackers:
             tracker.log(self.step, values)

@@ -15,22 +15,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data_loaders.humanml import MotionBatch, MotionDataset, make_loader, open_dataset
+from data_loaders.humanml import MotionBatch, MotionDataset
 from model.checkpoints import build_generator, load_weights, save_checkpoint
 from model.generator import MotionGenerator
 from model.mdm import MDMConfig
-from train.loop import LoopOptions, StepResult, Trainer, options_to_args, start_run
-from utils.errors import UserError, entry_point
+from train.data import (
+    DataOptions,
+    fixed_batches,
+    open_splits,
+    steps_per_epoch,
+    training_batches,
+)
+from train.loop import StepResult, Trainer, options_to_args, start_run
+from utils.errors import entry_point
 from utils.options import option, parse_options
 
 
 @dataclass
-class Options(MDMConfig, LoopOptions):
+class Options(MDMConfig, DataOptions):
     """Options of the model (stored in args.json), of the loop, and of the data."""
 
-    dataset: str = option("humanml", "humanml, kit, or the name of a folder in dataset/")
-    data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
-    text_encoder_path: str = option("", "local folder of CLIP or DistilBERT")
     resume_checkpoint: str = option("", "start from the weights of this checkpoint")
     num_steps: int = option(600_000, "optimiser steps", minimum=1)
 
@@ -49,22 +53,12 @@ class DenoisingTask:
         self.data, self.val_data = data, val_data
         self.module: nn.Module = generator.model
         self.diffusion_steps = generator.diffusion.schedule.num_timesteps
-        # A model that masks frames never sees padding, so batches may be as short as their motions
-        self.pad_to = None if options.mask_frames else data.skeleton.max_length
 
     def batches(self, epoch: int) -> Iterator[MotionBatch]:
-        yield from make_loader(
-            self.data,
-            self.options.batch_size,
-            shuffle=True,
-            seed=self.options.seed,
-            epoch=epoch,
-            drop_last=True,
-            pad_to=self.pad_to,
-        )
+        yield from training_batches(self.data, self.options, epoch, self.generator.padded_frames)
 
     def batches_per_epoch(self) -> int:
-        return len(self.data) // self.options.batch_size
+        return steps_per_epoch(self.data, self.options)
 
     def step(self, batch: MotionBatch, step: int, rng: torch.Generator) -> StepResult:
         self.module.train()
@@ -79,15 +73,7 @@ class DenoisingTask:
         """Mean denoising error over the val split, with fixed timesteps and noise."""
         self.module.eval()
         rng = torch.Generator(self.generator.device).manual_seed(0)
-        loader = make_loader(
-            self.val_data,
-            self.options.batch_size,
-            shuffle=False,
-            seed=0,
-            epoch=0,
-            drop_last=False,
-            pad_to=self.pad_to,
-        )
+        loader = fixed_batches(self.val_data, self.options.batch_size, self.generator.padded_frames)
         errors = [self._errors(batch, rng, drop_text=False)[0] for batch in loader]
         return {"score": float(torch.cat(errors).mean())}
 
@@ -121,12 +107,7 @@ class DenoisingTask:
 def main() -> None:
     options = parse_options(Options, description=__doc__)
     accelerator = start_run(options)
-    data = open_dataset(options.dataset, "train", options.data_dir)
-    val_data = open_dataset(options.dataset, "val", options.data_dir, random_items=False)
-    if len(data) < options.batch_size:
-        raise UserError(
-            f"--batch_size {options.batch_size} exceeds the {len(data)} clips of the train split"
-        )
+    data, val_data = open_splits(options)
     generator = build_generator(
         options, data.stats, data.skeleton, accelerator.device, options.text_encoder_path
     )

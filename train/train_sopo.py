@@ -21,29 +21,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data_loaders.humanml import MotionBatch, MotionDataset, make_loader, open_dataset
+from data_loaders.humanml import MotionBatch, MotionDataset
 from model.checkpoints import load_generator, save_checkpoint
 from model.generator import MotionGenerator, SamplerOptions
 from tmr.model import TMR
 from tmr.reward import TMRReward
-from train.loop import LoopOptions, StepResult, Trainer, options_to_args, start_run
+from train.data import (
+    DataOptions,
+    fixed_batches,
+    open_splits,
+    steps_per_epoch,
+    training_batches,
+)
+from train.loop import StepResult, Trainer, options_to_args, start_run
 from train.preference.losses import DenoisingErrors, preferred_weight, sopo_loss
 from train.preference.pairs import PreferenceBatch, RewardThreshold, SemiOnlineSampler
-from utils.errors import UserError, entry_point
+from utils.errors import entry_point
 from utils.options import option, parse_options
 
 METHODS = ("sopo", "sft")
 
 
 @dataclass
-class Options(LoopOptions):
+class Options(DataOptions):
     model_path: str = option("", "base checkpoint modelNNNNNNNNN.pt", required=True)
     reward_path: str = option(
         "models/tmr_humanml3d_guoh3dfeats", "run folder of the TMR reward model"
     )
-    dataset: str = option("humanml", "humanml, kit, or the name of a folder in dataset/")
-    data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
-    text_encoder_path: str = option("", "local folder of CLIP or DistilBERT")
     method: str = option("sopo", "sopo, or the control sft", choices=METHODS)
     num_candidates: int = option(4, "K motions generated per caption", minimum=1)
     tau: float = option(
@@ -104,17 +108,10 @@ class PreferenceTask:
         )
 
     def batches(self, epoch: int) -> Iterator[MotionBatch]:
-        yield from make_loader(
-            self.data,
-            self.options.batch_size,
-            shuffle=True,
-            seed=self.options.seed,
-            epoch=epoch,
-            drop_last=True,
-        )
+        yield from training_batches(self.data, self.options, epoch, self.policy.padded_frames)
 
     def batches_per_epoch(self) -> int:
-        return len(self.data) // self.options.batch_size
+        return steps_per_epoch(self.data, self.options)
 
     def step(self, batch: MotionBatch, step: int, rng: torch.Generator) -> StepResult:
         batch = batch.to(self.policy.device)
@@ -185,9 +182,7 @@ class PreferenceTask:
     def validate(self) -> dict[str, float]:
         """Mean reward of motions generated for the first val captions, from one fixed noise."""
         rng = torch.Generator(self.policy.device).manual_seed(self.options.seed)
-        loader = make_loader(
-            self.val_data, self.options.batch_size, shuffle=False, seed=0, epoch=0, drop_last=False
-        )
+        loader = fixed_batches(self.val_data, self.options.batch_size)
         scores: list[Tensor] = []
         for batch in loader:
             batch = batch.to(self.policy.device)
@@ -264,12 +259,7 @@ def main() -> None:
     options = parse_options(Options, description=__doc__)
     accelerator = start_run(options)
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else None
-    data = open_dataset(options.dataset, "train", options.data_dir)
-    val_data = open_dataset(options.dataset, "val", options.data_dir, random_items=False)
-    if len(data) < options.batch_size:
-        raise UserError(
-            f"--batch_size {options.batch_size} exceeds the {len(data)} clips of the train split"
-        )
+    data, val_data = open_splits(options)
     policy = load_generator(
         options.model_path,
         accelerator.device,

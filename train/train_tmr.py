@@ -16,23 +16,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data_loaders.humanml import MotionBatch, MotionDataset, make_loader, open_dataset
+from data_loaders.humanml import MotionBatch, MotionDataset
 from model.text_encoders import CachedTextEncoder, build_text_encoder
 from tmr.losses import LossWeights, false_negatives, tmr_loss
 from tmr.model import TMR, TMRConfig
 from tmr.retrieval import retrieval_in_pools
-from train.loop import LoopOptions, StepResult, Trainer, options_to_args, start_run
-from utils.errors import UserError, entry_point
+from train.data import (
+    DataOptions,
+    fixed_batches,
+    open_splits,
+    steps_per_epoch,
+    training_batches,
+)
+from train.loop import StepResult, Trainer, options_to_args, start_run
+from utils.errors import entry_point
 from utils.files import write_json
 from utils.options import option, parse_options
 from utils.provenance import provenance
 
 
 @dataclass
-class Options(TMRConfig, LoopOptions):
-    dataset: str = option("humanml", "humanml, kit, or the name of a folder in dataset/")
-    data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
-    text_encoder_path: str = option("", "local folder of DistilBERT")
+class Options(TMRConfig, DataOptions):
     phrasings: str = option(
         "all", "captions of each clip to learn from", choices=("all", "even", "odd")
     )
@@ -62,18 +66,10 @@ class RetrievalTask:
         )
 
     def batches(self, epoch: int) -> Iterator[MotionBatch]:
-        yield from make_loader(
-            self.data,
-            self.options.batch_size,
-            shuffle=True,
-            seed=self.options.seed,
-            epoch=epoch,
-            drop_last=True,
-            pad_to=None,
-        )
+        yield from training_batches(self.data, self.options, epoch)
 
     def batches_per_epoch(self) -> int:
-        return len(self.data) // self.options.batch_size
+        return steps_per_epoch(self.data, self.options)
 
     def step(self, batch: MotionBatch, step: int, rng: torch.Generator) -> StepResult:
         self.module.train()
@@ -97,10 +93,7 @@ class RetrievalTask:
         texts: list[Tensor] = []
         motions: list[Tensor] = []
         captions: list[str] = []
-        loader = make_loader(
-            self.val_data, 64, shuffle=False, seed=0, epoch=0, drop_last=False, pad_to=None
-        )
-        for batch in loader:
+        for batch in fixed_batches(self.val_data, 64):
             batch = batch.to(self.tmr.device)
             raw = self.data.stats.denormalize(batch.motion)
             motions.append(self.tmr.encode_motions(raw, batch.lengths))
@@ -128,12 +121,7 @@ class RetrievalTask:
 def main() -> None:
     options = parse_options(Options, description=__doc__)
     accelerator = start_run(options)
-    data = open_dataset(options.dataset, "train", options.data_dir, phrasings=options.phrasings)
-    val_data = open_dataset(options.dataset, "val", options.data_dir, random_items=False)
-    if len(data) < options.batch_size:
-        raise UserError(
-            f"--batch_size {options.batch_size} exceeds the {len(data)} clips of the train split"
-        )
+    data, val_data = open_splits(options, options.phrasings)
     encoder = build_text_encoder(options.text_encoder_type, options.text_encoder_path or None)
     tmr = TMR(options, data.feature_stats(), CachedTextEncoder(encoder))
     Trainer(
