@@ -292,10 +292,10 @@ def is_side_fact(fact: Fact) -> bool:
 
 @dataclass(frozen=True)
 class FactAccuracy:
-    """Shares of facts that hold; NaN where none was stated. by_kind: (share, number)."""
+    """Shares of facts that hold; None where none was stated. by_kind: (share, number)."""
 
-    overall: float
-    side: float
+    overall: float | None
+    side: float | None
     by_kind: dict[str, tuple[float, int]]
 
 
@@ -317,5 +317,5 @@ def score_facts(
     return FactAccuracy(_share([hit for _, hit in results]), _share(sides), by_kind)
 
 
-def _share(hits: list[bool]) -> float:
-    return float(np.mean(hits)) if hits else math.nan
+def _share(hits: list[bool]) -> float | None:
+    return float(np.mean(hits)) if hits else None

@@ -1,10 +1,11 @@
 """Judge generated motions of one or several models with TMR models and with the oracle.
 
     python -m eval.eval_tmr --dataset synthetic --split val --reward_path save/reward \\
-        --judge_path save/judge --names base sopo --output save/table.json \\
-        --model_path save/mdm/model000002000.pt save/sopo/model000000100.pt
+        --judge_path save/judge --names base sopo sopo --output save/table.json \\
+        --model_path save/mdm/model000002000.pt save/sopo{1,2}/model000000100.pt
 
 For every model, one motion is generated for the first caption of each clip, from the same noise.
+Checkpoints of one name are seeds of one method: their row is the mean and the 95 % interval.
 The table shows the training reward beside figures that training never saw: retrieval by a second
 TMR (pools of 32 distinct meanings, the whole split, and hard pools that share the content), FID in
 that judge's space, and the share of stated facts that hold on the joints. The row `real` is the
@@ -12,10 +13,13 @@ dataset itself: a model above it has exploited the judge, not surpassed people.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from scipy.stats import sem
+from scipy.stats import t as student_t
 from torch import Tensor
 from tqdm import tqdm
 
@@ -23,7 +27,7 @@ from data_loaders.facts import FactAccuracy, score_facts
 from data_loaders.features import features_to_joints
 from data_loaders.humanml import MotionDataset, make_loader, open_dataset
 from eval.metrics import fid, foot_skating
-from model.checkpoints import load_generator
+from model.checkpoints import load_generator, read_model_args
 from model.generator import MotionGenerator, SamplerOptions
 from tmr.model import TMR
 from tmr.retrieval import retrieval_in_pools
@@ -63,40 +67,49 @@ class Options:
 
 @dataclass(frozen=True)
 class MotionSet:
-    """Raw motions ``[N, T, D]`` (zero beyond the length), lengths ``[N]`` and captions."""
+    """Raw motions ``[N, T, D]`` (zero beyond the length), lengths ``[N]``, captions, clip ids."""
 
     motions: Tensor
     lengths: Tensor
     captions: list[str]
+    names: list[str]
+
+    def rows(self, keep: Tensor) -> "MotionSet":
+        index = keep.tolist()
+        captions, names = [self.captions[i] for i in index], [self.names[i] for i in index]
+        return MotionSet(self.motions[keep], self.lengths[keep], captions, names)
 
 
 @dataclass(frozen=True)
 class Figures:
-    """One row. Rates lie in [0, 1]; `fid` is in the judge's latent space."""
+    """One model. Rates lie in [0, 1]; `fid` is in the judge's latent space.
+
+    None: not defined on this dataset (no annotations, or too few motions for the figure).
+    """
 
     reward: float
     r_at_1: float
     r_at_2: float
     r_at_3: float
     r_at_1_split: float
-    r_at_1_hard: float
-    hard_chance: float
-    fid: float
-    facts: float
-    side_facts: float
+    r_at_1_hard: float | None
+    hard_chance: float | None
+    fid: float | None
+    facts: float | None
+    side_facts: float | None
     foot_skating: float
     invalid_motions: int
 
 
 def real_motions(data: MotionDataset, batch_size: int) -> MotionSet:
     """Every clip once, with its first caption and uncropped, in order."""
-    loader = make_loader(data, batch_size, shuffle=False, seed=0, epoch=0, drop_last=False)
-    motions, lengths, captions = [], [], []
-    for batch in loader:
+    motions, lengths, captions, names = [], [], [], []
+    for batch in make_loader(data, batch_size, shuffle=False):
         motions.append(data.stats.denormalize(batch.motion) * batch.mask.unsqueeze(-1))
         lengths.append(batch.lengths)
         captions += batch.captions
-    return MotionSet(_stack(motions), torch.cat(lengths), captions)
+        names += batch.names
+    return MotionSet(_stack(motions), torch.cat(lengths), captions, names)
 
 
 @torch.no_grad()
@@ -115,7 +128,7 @@ def generated_motions(
         )
         valid = torch.arange(sample.shape[1], device=sample.device) < lengths[:, None]
         motions.append((generator.stats.denormalize(sample) * valid.unsqueeze(-1)).cpu())
-    return MotionSet(_stack(motions), real.lengths, real.captions)
+    return replace(real, motions=_stack(motions))
 
 
 def _stack(motions: Sequence[Tensor]) -> Tensor:
@@ -134,63 +147,58 @@ def judge_motions(
     seed: int,
 ) -> Figures:
     """All figures of one row. Motions with non-finite values are counted and left out."""
-    finite = motions.motions.isfinite().all(dim=(1, 2))
+    finite = motions.motions.isfinite().flatten(1).all(dim=1)
     if not finite.any():
         raise UserError("every generated motion holds NaN or infinity: the model has diverged")
-    keep = finite.nonzero().squeeze(1)
-    raw, lengths = motions.motions[keep], motions.lengths[keep]
-    captions = [motions.captions[i] for i in keep.tolist()]
-    embeddings = embed(judge, raw, lengths)
-    texts = judge.embed_texts(captions).cpu()
-    meanings = data.meanings(captions)
-    pools = retrieval_in_pools(texts, embeddings, meanings, seed=seed)
-    split = retrieval_in_pools(texts, embeddings, meanings, pool_size=None)
-    families = [data.families(captions)[i] for i in range(len(captions))]
-    hard = retrieval_in_pools(texts, embeddings, meanings, families=families, seed=seed)
-    accuracy, skating = measure_joints(data, raw, lengths, captions)
+    kept = motions.rows(finite.nonzero().squeeze(1))
+    embeddings = embed(judge, kept)
+    latents = judge.embed_texts(kept.captions).cpu(), embeddings, data.meanings(kept.captions)
+    pools = retrieval_in_pools(*latents, seed=seed)
+    split = retrieval_in_pools(*latents, pool_size=None)
+    families = data.families(kept.names)
+    hard = retrieval_in_pools(*latents, families=families, seed=seed) if any(families) else None
+    accuracy, skating = measure_joints(data, kept)
+    enough = len(embeddings) > embeddings.shape[1]
     return Figures(
-        reward=float(
-            torch.cat(
-                [
-                    reward.score(
-                        raw[rows], lengths[rows], [captions[i] for i in rows.tolist()]
-                    ).cpu()
-                    for rows in torch.arange(len(captions)).split(256)
-                ]
-            ).mean()
-        ),
+        reward=float(scores(reward, kept).mean()),
         r_at_1=pools.r_at_1,
         r_at_2=pools.r_at_2,
         r_at_3=pools.r_at_3,
         r_at_1_split=split.r_at_1,
-        r_at_1_hard=hard.r_at_1,
-        hard_chance=hard.chance,
-        fid=fid(real_embeddings.numpy(), embeddings.numpy()),
-        facts=accuracy.overall,
-        side_facts=accuracy.side,
+        r_at_1_hard=hard.r_at_1 if hard else None,
+        hard_chance=hard.chance if hard else None,
+        fid=fid(real_embeddings.numpy(), embeddings.numpy()) if enough else None,
+        facts=accuracy.overall if accuracy else None,
+        side_facts=accuracy.side if accuracy else None,
         foot_skating=skating,
         invalid_motions=int((~finite).sum()),
     )
 
 
-def embed(judge: TMRReward, motions: Tensor, lengths: Tensor) -> Tensor:
+def scores(reward: TMRReward, motions: MotionSet) -> Tensor:
+    """Rewards ``[N]`` on the CPU, in batches."""
+    parts = [motions.rows(r) for r in torch.arange(len(motions.captions)).split(256)]
+    return torch.cat([reward.score(p.motions, p.lengths, p.captions).cpu() for p in parts])
+
+
+def embed(judge: TMRReward, motions: MotionSet) -> Tensor:
     """Judge embeddings ``[N, d]`` on the CPU, in batches."""
-    rows = torch.arange(len(motions)).split(256)
-    return torch.cat([judge.embed_motions(motions[r], lengths[r]).cpu() for r in rows])
+    parts = [motions.rows(r) for r in torch.arange(len(motions.captions)).split(256)]
+    return torch.cat([judge.embed_motions(p.motions, p.lengths).cpu() for p in parts])
 
 
-def measure_joints(
-    data: MotionDataset, raw: Tensor, lengths: Tensor, captions: list[str]
-) -> tuple[FactAccuracy, float]:
-    """Share of stated facts that hold, and the foot skating ratio, on decoded joints."""
+def measure_joints(data: MotionDataset, motions: MotionSet) -> tuple[FactAccuracy | None, float]:
+    """Share of stated facts that hold (None without annotations), and the foot skating ratio."""
     joints = [
         features_to_joints(motion[:length], data.skeleton).numpy()
-        for motion, length in zip(raw, lengths.tolist(), strict=True)
+        for motion, length in zip(motions.motions, motions.lengths.tolist(), strict=True)
     ]
-    notes = data.annotations.captions if data.annotations else {}
-    facts = [notes[c].facts if c in notes else () for c in captions]
-    skating = [foot_skating(j, data.skeleton) for j in joints]
-    return score_facts(facts, joints, data.skeleton.fps), float(sum(skating) / len(skating))
+    skating = float(np.mean([foot_skating(j, data.skeleton) for j in joints]))
+    if data.annotations is None:
+        return None, skating
+    notes = data.annotations.captions
+    facts = [notes[c].facts if c in notes else () for c in motions.captions]
+    return score_facts(facts, joints, data.skeleton.fps), skating
 
 
 COLUMNS = {
@@ -207,11 +215,29 @@ COLUMNS = {
 }
 
 
-def format_table(rows: dict[str, Figures]) -> str:
-    """A Markdown table, one row per model."""
+def mean_and_interval(values: list[float]) -> tuple[float, float]:
+    """Mean, and half the width of its 95 % interval by Student's t; 0 for a single value."""
+    mean = float(np.mean(values))
+    if len(values) == 1:
+        return mean, 0.0
+    return mean, float(student_t.ppf(0.975, len(values) - 1) * sem(values))
+
+
+def format_cell(form: str, values: list[float | None]) -> str:
+    known = [v for v in values if v is not None]
+    if not known:
+        return "-"
+    mean, half = mean_and_interval(known)
+    return form.format(mean) + (f" ± {form.format(half)}" if len(known) > 1 else "")
+
+
+def format_table(rows: dict[str, list[Figures]]) -> str:
+    """A Markdown table with a row per name."""
     lines = ["| model | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
-    for name, figures in rows.items():
-        cells = [form.format(getattr(figures, field)) for field, form in COLUMNS.values()]
+    for name, seeds in rows.items():
+        cells = [
+            format_cell(f, [getattr(s, field) for s in seeds]) for field, f in COLUMNS.values()
+        ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -220,6 +246,8 @@ def format_table(rows: dict[str, Figures]) -> str:
 def main() -> None:
     options = parse_options(Options, description=__doc__)
     device = pick_device(options.device)
+    for path in options.model_path:
+        read_model_args(path)
     data = open_dataset(options.dataset, options.split, options.data_dir, random_items=False)
     reward = TMRReward(TMR.load(options.reward_path, device))
     judge = TMRReward(TMR.load(options.judge_path, device))
@@ -227,8 +255,8 @@ def main() -> None:
         model.check_skeleton(data.skeleton)
     names = options.names or [Path(p).parent.name for p in options.model_path]
     real = real_motions(data, options.batch_size)
-    embeddings = embed(judge, real.motions, real.lengths)
-    rows = {"real": judge_motions(real, embeddings, data, reward, judge, options.seed)}
+    embeddings = embed(judge, real)
+    rows = {"real": [judge_motions(real, embeddings, data, reward, judge, options.seed)]}
     for name, path in zip(names, options.model_path, strict=True):
         generator = load_generator(
             path,
@@ -238,17 +266,18 @@ def main() -> None:
             autocast=torch.bfloat16 if options.precision == "bf16" else None,
         )
         motions = generated_motions(generator, real, options, name)
-        rows[name] = judge_motions(motions, embeddings, data, reward, judge, options.seed)
+        figures = judge_motions(motions, embeddings, data, reward, judge, options.seed)
+        rows.setdefault(name, []).append(figures)
     print(f"{options.dataset}, {options.split} split, {len(real.captions)} captions")
     print(format_table(rows))
-    invalid = {name: r.invalid_motions for name, r in rows.items() if r.invalid_motions}
+    invalid = {name: n for name, s in rows.items() if (n := sum(f.invalid_motions for f in s))}
     if invalid:
         print(f"warning: motions with NaN or infinity, left out of their rows: {invalid}")
     if options.output:
         report = {
             "options": asdict(options),
             "captions": len(real.captions),
-            "rows": {name: asdict(figures) for name, figures in rows.items()},
+            "rows": {name: [asdict(figures) for figures in seeds] for name, seeds in rows.items()},
             "provenance": provenance(),
         }
         write_json(options.output, report)
