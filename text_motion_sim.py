@@ -26,6 +26,7 @@ from tmr.model import TMR
 from tmr.reward import TMRReward
 from train.loop import pick_device
 from utils.errors import UserError, entry_point
+from utils.files import read_array
 from utils.options import option, parse_options
 
 SHOWN = 5  # rows of the table
@@ -53,8 +54,8 @@ class Options:
 def read_motion(path: str) -> Tensor:
     """Features ``[T, D]``; raises UserError for anything else."""
     try:
-        motion = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        motion = read_array(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"--npy {path} is not a readable array file ({error})") from None
     if motion.ndim != 2 or not len(motion) or not np.isfinite(motion).all():
         raise UserError(f"--npy {path} must hold finite features [T, D], not {motion.shape}")

@@ -29,7 +29,7 @@ class Caption:
 
 
 def parse_caption_line(line: str) -> Caption:
-    """Raises ValueError when the line has not the four fields, or times that are no numbers."""
+    """Raises ValueError when the line has not the four fields, or times that are no times."""
     fields = line.strip().split("#")
     if len(fields) != 4:
         raise ValueError(f"expected caption#tokens#from#to, found {len(fields)} fields")
@@ -37,6 +37,9 @@ def parse_caption_line(line: str) -> Caption:
     if not text:
         raise ValueError("the caption is empty")
     start, end = (0.0 if math.isnan(float(t)) else float(t) for t in fields[2:])
+    for time in (start, end):
+        if not 0 <= time < math.inf:
+            raise ValueError(f"{time} s is not a time in a clip")
     return Caption(text, tokens, start, end)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from data_loaders.features import feature_slices
 from data_loaders.skeleton import Skeleton
 from utils.errors import UserError
-from utils.files import atomic_write
+from utils.files import atomic_write, read_array
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,9 @@ def plain_statistics(
     if count == 0:
         raise ValueError("statistics need at least one motion")
     mean = total / count
-    std = np.sqrt(np.maximum(squares / count - np.square(mean), 0.0))
+    variance = squares / count - np.square(mean)
+    variance[variance < 1e-12 * squares / count] = 0.0  # a constant leaves a rest of rounding
+    std = np.sqrt(variance)
     return Statistics(name, _float(mean), _float(std), eps)
 
 
@@ -105,7 +107,7 @@ def _float(values: np.ndarray) -> Tensor:
 
 def _load_vector(path: Path) -> Tensor:
     try:
-        values = np.load(path, allow_pickle=False)
+        values = read_array(path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; the dataset folder is incomplete") from None
     except ValueError as error:

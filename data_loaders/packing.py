@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from utils.errors import UserError
-from utils.files import atomic_write
+from utils.files import atomic_write, read_array
 
 FORMAT = "1"
 
@@ -110,16 +110,20 @@ def _build(folder: Path, feature_dim: int, digest: str) -> PackedClips:
 def _read_clip(path: Path, feature_dim: int) -> np.ndarray | str:
     """The clip as float32 ``[T, D]``, or the reason why it cannot be used."""
     try:
-        motion = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError):
+        motion = read_array(path)
+    except (ValueError, OSError):
         return "unreadable file"
     if motion.ndim != 2 or motion.shape[1] != feature_dim:
         return f"shape {list(motion.shape)} instead of [T, {feature_dim}]"
     if len(motion) == 0:
         return "no frames"
-    if motion.dtype.kind != "f" or not np.isfinite(motion).all():
+    if motion.dtype.kind != "f":
+        return f"numbers of type {motion.dtype} instead of floats"
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+        motion = motion.astype(np.float32)
+    if not np.isfinite(motion).all():
         return "NaN or infinite values"
-    return motion.astype(np.float32)
+    return motion
 
 
 def _write(folder: Path, packed: PackedClips, digest: str) -> None:

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -205,8 +206,11 @@ def load_generator(
 def _load_stats(folder: Path, args: dict[str, Any], data_dir: str) -> tuple[Statistics, Skeleton]:
     path = folder / "stats.npz"
     if path.is_file():
-        with np.load(path, allow_pickle=False) as file:
-            mean, std = torch.from_numpy(file["mean"]), torch.from_numpy(file["std"])
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                mean, std = torch.from_numpy(file["mean"]), torch.from_numpy(file["std"])
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+            raise UserError(f"{path} is damaged ({error}); copy it from the run again") from None
         stats = Statistics("dataset_stats", mean, std)
     else:
         dataset = resolve_dataset(str(args.get("dataset", "humanml")), data_dir)

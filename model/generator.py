@@ -184,17 +184,16 @@ def guided_denoiser(
     """
     if condition is None or (not isinstance(guidance, Tensor) and guidance == 1):
         return lambda x, t: model(x, t, condition, mask).to(x.dtype)
-    size = len(mask)
-    dropped = torch.ones(size, dtype=torch.bool, device=mask.device)
+    dropped = torch.ones(len(mask), dtype=torch.bool, device=mask.device)
     if not isinstance(guidance, Tensor) and guidance == 0:
         return lambda x, t: model(x, t, condition, mask, dropped).to(x.dtype)
+    scale = guidance.view(-1, 1, 1) if isinstance(guidance, Tensor) else guidance
     if model.config.arch == "gru":  # its recurrence runs over the batch: doubling would mix passes
         return lambda x, t: torch.lerp(
-            model(x, t, condition, mask, dropped), model(x, t, condition, mask), guidance
+            model(x, t, condition, mask, dropped), model(x, t, condition, mask), scale
         )
     both, masks = condition.repeat(2), mask.repeat(2, 1)
     drop = torch.cat([~dropped, dropped])
-    scale = guidance.view(-1, 1, 1) if isinstance(guidance, Tensor) else guidance
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
         doubled = model(x.repeat(2, 1, 1), t.repeat(2), both, masks, drop).to(x.dtype)

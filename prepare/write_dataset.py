@@ -31,7 +31,7 @@ from data_loaders.features import ProcessedMotion, features_to_joints
 from data_loaders.normalizer import compute_statistics
 from data_loaders.skeleton import HUMANML, Skeleton, skeleton_for_dim
 from utils.errors import UserError
-from utils.files import write_json, write_text
+from utils.files import read_array, write_json, write_text
 
 SPLITS = ("train", "val", "test")
 
@@ -180,7 +180,7 @@ class DatasetWriter:
 
     def _training_features(self) -> Iterator[np.ndarray]:
         for name in self.names("train"):
-            yield np.load(self.folder / "new_joint_vecs" / f"{name}.npy")
+            yield read_array(self.folder / "new_joint_vecs" / f"{name}.npy")
 
     def _annotations(self) -> Annotations:
         captions, clips = {}, {}

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from utils.errors import UserError
@@ -52,6 +53,15 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON ({error})") from None
+
+
+def read_array(path: str | Path) -> np.ndarray:
+    """One ``.npy`` array of plain numbers.
+
+    Raises FileNotFoundError, and ValueError when the file is damaged or holds anything else.
+    """
+    with open(path, "rb") as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def save_tensors(path: str | Path, value: Any) -> None:

@@ -66,6 +66,7 @@ class RewardThreshold:
         return {"recent": list(self.recent)}
 
     def load_state_dict(self, state: dict[str, list[float]]) -> None:
+        self.recent.clear()  # a resumed run has probed again; its saved rewards hold that probe
         self.recent.extend(state["recent"])
 
 

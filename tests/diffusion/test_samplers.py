@@ -1,0 +1,132 @@
+"""Samplers: exact limits, agreement with each other, and what they tell the network."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffusion.gaussian import GaussianDiffusion
+from diffusion.samplers import Inpainting, noise_from, sample_ancestral, sample_ddim
+from diffusion.schedule import make_schedule, respace
+
+SAMPLERS = [sample_ancestral, sample_ddim]
+
+
+def make_diffusion(steps: int = 20) -> GaussianDiffusion:
+    return GaussianDiffusion(make_schedule("cosine", steps))
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=rng, dtype=torch.float64)
+
+
+def shrink(x: Tensor, t: Tensor) -> Tensor:
+    """A denoiser that depends on the motion and on the step."""
+    return 0.5 * x + 0.01 * t.view(-1, 1, 1)
+
+
+@pytest.mark.parametrize("sample", SAMPLERS)
+def test_a_perfect_denoiser_returns_its_motion_exactly(sample) -> None:
+    truth = draw(3, 6, 4).float()
+    x = draw(3, 6, 4, seed=1).float()
+    found = sample(lambda x, t: truth, make_diffusion(), x, noise_from(None, x))
+    torch.testing.assert_close(found, truth, rtol=1e-7, atol=1e-7)
+
+
+def test_ddim_with_eta_1_is_ancestral_sampling() -> None:
+    """Both have the posterior's mean and variance, so the same noise gives the same motion."""
+    diffusion, x = make_diffusion(), draw(2, 5, 3)
+    noises = [draw(2, 5, 3, seed=10 + i) for i in range(20)]
+    ancestral = sample_ancestral(shrink, diffusion, x, noises.__getitem__)
+    ddim = sample_ddim(shrink, diffusion, x, noises.__getitem__, eta=1.0)
+    torch.testing.assert_close(ddim, ancestral, rtol=0, atol=1e-9)
+
+
+def test_ancestral_samples_have_the_variance_of_the_data() -> None:
+    """For x0 ~ N(0, s^2) the best denoiser is linear and sampling must reproduce s."""
+    diffusion, spread = make_diffusion(200), 0.6
+    signal = diffusion.schedule.alphas_cumprod
+
+    def best(x: Tensor, t: Tensor) -> Tensor:
+        a = signal[t].view(-1, 1, 1)
+        return a.sqrt() * spread**2 / (a * spread**2 + 1 - a) * x
+
+    x = draw(20_000, 1, 1)
+    rng = torch.Generator().manual_seed(3)
+    found = sample_ancestral(best, diffusion, x, noise_from(rng, x))
+    assert found.std().item() == pytest.approx(spread, rel=0.03)
+    assert abs(found.mean().item()) < 0.02
+
+
+def test_ddim_without_eta_is_deterministic_and_draws_no_noise() -> None:
+    def forbidden(step: int) -> Tensor:
+        raise AssertionError("eta = 0 needs no noise")
+
+    x = draw(2, 4, 3)
+    first, second = (sample_ddim(shrink, make_diffusion(), x, forbidden) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_noise_is_drawn_at_every_step_but_the_last() -> None:
+    asked: list[int] = []
+    x = draw(1, 2, 2)
+
+    def noise(step: int) -> Tensor:
+        asked.append(step)
+        return torch.zeros_like(x)
+
+    sample_ancestral(shrink, make_diffusion(6), x, noise)
+    assert asked == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("sample", SAMPLERS)
+def test_the_network_is_told_the_original_steps(sample) -> None:
+    diffusion = GaussianDiffusion(respace(make_schedule("cosine", 50), [0, 24, 49]))
+    told: list[list[int]] = []
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        told.append(t.tolist())
+        return x
+
+    x = draw(2, 3, 2)
+    sample(denoise, diffusion, x, noise_from(None, x))
+    assert told == [[49, 49], [24, 24], [0, 0]]
+
+
+@pytest.mark.parametrize("sample", SAMPLERS)
+def test_inpainted_entries_are_kept(sample) -> None:
+    known = draw(2, 6, 3, seed=5)
+    mask = torch.arange(6).view(1, 6, 1) < 2
+    x = draw(2, 6, 3)
+    found = sample(
+        shrink,
+        make_diffusion(),
+        x,
+        noise_from(torch.Generator().manual_seed(0), x),
+        inpainting=Inpainting(mask, known),
+    )
+    torch.testing.assert_close(found[:, :2], known[:, :2], rtol=0, atol=1e-12)
+    assert (found[:, 2:] - known[:, 2:]).abs().min() > 1e-4
+
+
+def test_a_start_step_and_the_trajectory() -> None:
+    trajectory: list[Tensor] = []
+    x = draw(1, 3, 2)
+    noise = noise_from(torch.Generator().manual_seed(0), x)
+    found = sample_ancestral(shrink, make_diffusion(), x, noise, start=4, trajectory=trajectory)
+    assert len(trajectory) == 5
+    assert torch.equal(trajectory[-1], found)
+
+
+def test_clipping_bounds_the_motion() -> None:
+    x = draw(1, 3, 2)
+    found = sample_ddim(lambda x, t: 100 * x, make_diffusion(), x, noise_from(None, x), clip=True)
+    assert found.abs().max() <= 1
+
+
+def test_constant_noise_repeats_over_the_batch() -> None:
+    like = torch.zeros(3, 4, 2)
+    noise = noise_from(torch.Generator().manual_seed(0), like, same_for_batch=True)(0)
+    assert torch.equal(noise[0], noise[2])
+    free = noise_from(torch.Generator().manual_seed(0), like)(0)
+    assert not torch.equal(free[0], free[2])

@@ -1,0 +1,98 @@
+"""Schedules: identities between their quantities, and what respacing must keep."""
+
+import math
+
+import pytest
+import torch
+
+from diffusion.schedule import SCHEDULES, make_schedule, respace, select_timesteps
+from utils.errors import UserError
+
+
+@pytest.fixture(params=[(name, steps) for name in SCHEDULES for steps in (50, 1000)])
+def schedule(request):
+    return make_schedule(*request.param)
+
+
+def test_noise_grows_from_almost_none_to_almost_all(schedule) -> None:
+    assert schedule.betas.dtype == torch.float64
+    assert torch.all((schedule.betas > 0) & (schedule.betas < 1))
+    assert torch.all(schedule.alphas_cumprod.diff() < 0)
+    assert schedule.alphas_cumprod[0] > 0.98
+    assert schedule.alphas_cumprod[-1] < 1e-3
+
+
+def test_cosine_signal_follows_its_closed_form() -> None:
+    schedule = make_schedule("cosine", 100)
+
+    def signal(u: float) -> float:
+        return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    expected = [signal((i + 1) / 100) / signal(0) for i in range(99)]
+    found = schedule.alphas_cumprod[:99].tolist()  # the last beta is cut to 0.999
+    assert found == pytest.approx(expected, rel=1e-10)
+    assert schedule.betas[-1] == 0.999
+
+
+def test_linear_betas_do_not_depend_on_the_number_of_steps() -> None:
+    short, long = make_schedule("linear", 100), make_schedule("linear", 1000)
+    assert short.betas.sum().item() == pytest.approx(long.betas.sum().item(), rel=1e-9)
+
+
+def test_posterior_is_certain_at_the_last_step(schedule) -> None:
+    assert schedule.posterior_variance[0] == 0
+    assert schedule.posterior_mean_coef1[0].item() == pytest.approx(1.0, abs=1e-12)
+    assert schedule.posterior_mean_coef2[0] == 0
+    assert torch.isfinite(schedule.posterior_log_variance).all()
+    torch.testing.assert_close(
+        schedule.posterior_log_variance[1:].exp(), schedule.posterior_variance[1:]
+    )
+
+
+def test_respacing_keeps_the_signal_at_the_kept_steps(schedule) -> None:
+    kept = select_timesteps(schedule.num_timesteps, "7")
+    short = respace(schedule, kept)
+    torch.testing.assert_close(
+        short.alphas_cumprod, schedule.alphas_cumprod[kept], rtol=1e-8, atol=0
+    )
+    assert short.timestep_map.tolist() == kept
+
+
+def test_respacing_twice_tells_the_network_the_original_steps() -> None:
+    schedule = make_schedule("cosine", 50)
+    once = respace(schedule, list(range(0, 50, 5)))
+    twice = respace(once, [1, 4, 9])
+    assert twice.timestep_map.tolist() == [5, 20, 45]
+    torch.testing.assert_close(twice.alphas_cumprod, schedule.alphas_cumprod[[5, 20, 45]])
+
+
+def test_keeping_every_step_changes_nothing(schedule) -> None:
+    same = respace(schedule, list(range(schedule.num_timesteps)))
+    torch.testing.assert_close(same.betas, schedule.betas, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "first", "last", "count"),
+    [("50", [0, 20, 41, 61, 82], 999, 50), ("ddim50", [0, 20, 40, 60, 80], 980, 50)],
+)
+def test_selected_steps(spacing: str, first: list[int], last: int, count: int) -> None:
+    steps = select_timesteps(1000, spacing)
+    assert steps[:5] == first
+    assert steps[-1] == last
+    assert len(steps) == len(set(steps)) == count
+
+
+def test_sections_share_the_steps() -> None:
+    steps = select_timesteps(31, "2,3,1")  # sections of 11, 10 and 10 steps
+    assert steps == [0, 10, 11, 15, 20, 21]  # 4.5 rounds to the even 4
+
+
+@pytest.mark.parametrize("spacing", ["6", "1,4", "ddim4"])
+def test_impossible_selections_are_refused(spacing: str) -> None:
+    with pytest.raises(UserError, match="diffusion steps"):
+        select_timesteps(5, spacing)
+
+
+def test_an_unknown_schedule_is_refused() -> None:
+    with pytest.raises(UserError, match="cosine, linear"):
+        make_schedule("sigmoid", 10)

@@ -1,0 +1,78 @@
+"""Run the training scripts with tiny networks on a tiny synthetic dataset."""
+
+import json
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+
+from utils.files import load_tensors
+
+NETWORK = "--text_encoder_type builtin --latent_dim 16 --ff_size 16 --layers 1 --num_heads 2"
+LOOP = (
+    "--device cpu --train_platform_type NoPlatform --lr_schedule constant --log_interval 1 "
+    "--num_steps 2 --lr 1e-3"
+)
+PREFERENCE = "--batch_size 4 --num_candidates 2 --val_motions 8 --probe_batches 1"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A dataset of 60 clips, a base model and a reward; `script` fills in what they need."""
+
+    data: Path
+    base: Path
+    reward: Path
+
+    def arguments(self, script: str, save_dir: Path) -> list[str]:
+        """A valid command line for ``train.{script}``; what follows it takes precedence."""
+        data = ["--dataset", "tiny", "--data_dir", str(self.data), "--save_dir", str(save_dir)]
+        own = {
+            "train_tmr": f"{NETWORK} --batch_size 8".split(),
+            "train_mdm": f"{NETWORK} --batch_size 8 --diffusion_steps 4 --mask_frames".split(),
+            "train_sopo": [
+                *["--model_path", str(self.base), "--reward_path", str(self.reward)],
+                *PREFERENCE.split(),
+            ],
+        }[script]
+        return [*data, *LOOP.split(), *own]
+
+    def run(self, script: str, save_dir: Path, *changes: str) -> None:
+        run_main(f"train.{script}", [*self.arguments(script, save_dir), *changes])
+
+
+def run_main(module: str, arguments: list[str]) -> None:
+    """``python -m module arguments``, in this process."""
+    with patch.object(sys, "argv", [module, *arguments]):
+        import_module(module).main()
+
+
+def read_metrics(save_dir: Path) -> list[dict[str, float]]:
+    lines = (save_dir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    """Do two checkpoint files hold the same tensors, bit by bit?"""
+
+    def flat(state: dict, prefix: str = "") -> dict[str, torch.Tensor]:
+        found = {}
+        for key, value in state.items():
+            nested = flat(value, f"{key}/") if isinstance(value, dict) else {key: value}
+            found |= {prefix + name: tensor for name, tensor in nested.items()}
+        return found
+
+    first, second = flat(load_tensors(a)), flat(load_tensors(b))
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

@@ -1,0 +1,146 @@
+import math
+
+import pytest
+import torch
+
+from utils.rotations import (
+    matrix_to_sixd,
+    normalize,
+    quat_about,
+    quat_about_y,
+    quat_between,
+    quat_inverse,
+    quat_multiply,
+    quat_rotate,
+    quat_slerp,
+    quat_to_matrix,
+    sixd_to_matrix,
+)
+
+X, Y, Z = torch.eye(3, dtype=torch.float64)
+
+
+@pytest.fixture
+def rng():
+    return torch.Generator().manual_seed(0)
+
+
+def quats(rng, *shape):
+    return normalize(torch.randn(*shape, 4, generator=rng, dtype=torch.float64))
+
+
+def vectors(rng, *shape):
+    return torch.randn(*shape, 3, generator=rng, dtype=torch.float64)
+
+
+def angle_of(q):
+    """Angle of unit quaternions in [0, pi]."""
+    return 2 * torch.atan2(q[..., 1:].norm(dim=-1), q[..., 0].abs())
+
+
+def test_product_applies_the_second_factor_first(rng):
+    a, b, v = quats(rng, 50), quats(rng, 50), vectors(rng, 50)
+    expected = quat_rotate(a, quat_rotate(b, v))
+    torch.testing.assert_close(quat_rotate(quat_multiply(a, b), v), expected)
+    product = quat_to_matrix(a) @ quat_to_matrix(b)
+    torch.testing.assert_close(quat_to_matrix(quat_multiply(a, b)), product)
+
+
+def test_inverse_undoes_the_rotation(rng):
+    q, v = quats(rng, 50), vectors(rng, 50)
+    torch.testing.assert_close(quat_rotate(quat_inverse(q), quat_rotate(q, v)), v)
+
+
+def test_matrices_are_proper_rotations(rng):
+    matrix = quat_to_matrix(quats(rng, 50))
+    eye = torch.eye(3, dtype=torch.float64).expand_as(matrix)
+    torch.testing.assert_close(matrix @ matrix.mT, eye)
+    torch.testing.assert_close(torch.linalg.det(matrix), torch.ones(50, dtype=torch.float64))
+
+
+def test_axis_rotations_are_right_handed():
+    quarter = torch.tensor(math.pi / 2, dtype=torch.float64)
+    for axis, before, after in (("x", Y, Z), ("y", Z, X), ("z", X, Y)):
+        torch.testing.assert_close(quat_rotate(quat_about(axis, quarter), before), after)
+    angles = torch.linspace(-6, 6, 13)
+    torch.testing.assert_close(quat_about_y(angles), quat_about("y", angles))
+
+
+@pytest.mark.parametrize("count", [1, 3, 50])  # 3 rows could be mistaken for the axis of vectors
+def test_between_takes_one_direction_to_the_other(rng, count):
+    a, b = vectors(rng, count), vectors(rng, count)
+    q = quat_between(a, b)
+    torch.testing.assert_close(quat_rotate(q, normalize(a)), normalize(b))
+    assert (q[:, 0] >= 0).all()
+
+
+def test_between_is_the_shortest_rotation(rng):
+    a, b = normalize(vectors(rng, 50)), normalize(vectors(rng, 50))
+    torch.testing.assert_close(angle_of(quat_between(a, b)), (a * b).sum(-1).acos())
+    torch.testing.assert_close(
+        quat_between(a, 3 * a), torch.tensor([[1.0, 0, 0, 0]]).to(a).repeat(50, 1)
+    )
+
+
+def test_between_opposite_directions_is_not_a_number():
+    assert quat_between(X, -X).isnan().all()
+
+
+def test_slerp_turns_at_a_constant_rate(rng):
+    a = quats(rng)
+    b = quat_multiply(quat_about("z", torch.tensor(2.4, dtype=torch.float64)), a)
+    weights = torch.linspace(0, 1, 9, dtype=torch.float64)[:, None]
+    path = quat_slerp(a.expand(9, 4), b.expand(9, 4), weights)
+    torch.testing.assert_close(path[0], a)
+    torch.testing.assert_close(path[-1], b)
+    steps = angle_of(quat_multiply(path[1:], quat_inverse(path[:-1])))
+    torch.testing.assert_close(steps, torch.full((8,), 0.3, dtype=torch.float64))
+
+
+def test_slerp_takes_the_shorter_arc(rng):
+    a, b = quats(rng, 50), quats(rng, 50)
+    half = torch.full((50, 1), 0.5, dtype=torch.float64)
+    middle = quat_slerp(a, b, half)
+    torch.testing.assert_close(quat_to_matrix(quat_slerp(a, -b, half)), quat_to_matrix(middle))
+    whole = angle_of(quat_multiply(b, quat_inverse(a)))
+    torch.testing.assert_close(angle_of(quat_multiply(middle, quat_inverse(a))), whole / 2)
+
+
+def test_slerp_of_equal_rotations_is_finite(rng):
+    q = quats(rng, 5)
+    weight = torch.rand(5, 1, generator=rng, dtype=torch.float64)
+    torch.testing.assert_close(quat_slerp(q, q, weight), q)
+
+
+def test_sixd_round_trip(rng):
+    matrix = quat_to_matrix(quats(rng, 4, 5))
+    sixd = matrix_to_sixd(matrix)
+    assert sixd.shape == (4, 5, 6)
+    torch.testing.assert_close(sixd[..., :3], matrix @ X)
+    torch.testing.assert_close(sixd[..., 3:], matrix @ Y)
+    torch.testing.assert_close(sixd_to_matrix(sixd), matrix)
+
+
+def test_any_sixd_becomes_a_rotation(rng):
+    sixd = torch.randn(50, 6, generator=rng, dtype=torch.float64)
+    matrix = sixd_to_matrix(sixd)
+    eye = torch.eye(3, dtype=torch.float64).expand_as(matrix)
+    torch.testing.assert_close(matrix @ matrix.mT, eye)
+    torch.testing.assert_close(torch.linalg.det(matrix), torch.ones(50, dtype=torch.float64))
+    torch.testing.assert_close(matrix @ X, normalize(sixd[:, :3]))
+    # the second vector only loses what it shares with the first
+    assert ((matrix @ Y) * sixd[:, 3:]).sum(-1).min() > 0
+
+
+def test_shapes_broadcast_and_types_are_kept(rng):
+    q, v = quats(rng, 6, 1), vectors(rng, 4)
+    assert quat_rotate(q, v).shape == (6, 4, 3)
+    for dtype in (torch.float32, torch.float64):
+        a, b = q.to(dtype), v.to(dtype)
+        results = (
+            quat_rotate(a, b),
+            quat_between(b, b.flip(0)),
+            quat_to_matrix(a),
+            quat_about_y(b),
+        )
+        assert {result.dtype for result in results} == {dtype}
