@@ -39,8 +39,9 @@ def test_the_unpreferred_motion_is_the_worst_of_k_by_reward() -> None:
     found = draw(pairs)
     torch.testing.assert_close(found.reward_candidates, LEVELS.sigmoid(), rtol=1e-4, atol=1e-5)
     candidates = pairs.policy.stats.normalize(raw).view(4, K, 12, -1)
-    for row, worst in enumerate(WORST):
-        assert torch.equal(found.unpreferred[row], candidates[row, worst])
+    for row, (worst, length) in enumerate(zip(WORST, LENGTHS, strict=True)):
+        assert torch.equal(found.unpreferred[row, :length], candidates[row, worst, :length])
+        assert not found.unpreferred[row, length:].any(), "as in the dataset"
     torch.testing.assert_close(
         found.reward_unpreferred, found.reward_candidates.min(1).values, rtol=0, atol=0
     )
@@ -60,7 +61,8 @@ def test_the_reward_sees_raw_motions_of_winners_and_candidates() -> None:
     pairs = make_pairs(raw)
     found = draw(pairs)
     seen_candidates, seen_winners = pairs.reward.seen
-    torch.testing.assert_close(seen_candidates, raw, rtol=1e-4, atol=1e-4)
+    valid = make_batch().mask.repeat_interleave(K, dim=0)
+    torch.testing.assert_close(seen_candidates[valid], raw[valid], rtol=1e-4, atol=1e-4)
     winners = pairs.policy.stats.denormalize(make_batch().motion)
     assert torch.equal(seen_winners, winners)
     expected = pairs.reward.score(winners, torch.tensor(LENGTHS), make_batch().captions)
@@ -105,7 +107,7 @@ def test_candidates_come_from_the_present_policy() -> None:
     with torch.no_grad():
         policy.model.output_process.poseFinal.bias += 1
     second = pairs(batch, condition, torch.Generator().manual_seed(0))
-    assert (first.unpreferred - second.unpreferred).abs().min() > 1e-3
+    assert (first.unpreferred - second.unpreferred)[batch.mask].abs().min() > 1e-3
 
 
 def moved_towards(winners: Tensor, candidates: Tensor, share: float) -> Tensor:

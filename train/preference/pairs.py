@@ -123,13 +123,18 @@ class SemiOnlineSampler:
     def _candidates(
         self, batch: MotionBatch, condition: Condition, rng: torch.Generator | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalised and raw candidates ``[B*K, T, D]``, and their rewards ``[B, K]``."""
+        """Normalised and raw candidates ``[B*K, T, D]``, and their rewards ``[B, K]``.
+
+        Like the motions of the dataset, candidates are zero beyond their length: a model without
+        frame masking sees those frames.
+        """
         k = self.num_candidates
         lengths = batch.lengths.repeat_interleave(k)
         candidates = self.policy.sample(
             condition.repeat_interleave(k), lengths, self.sampler, self.guidance, generator=rng
         )
-        candidates = _match_frames(candidates, batch.motion.shape[1])
+        padding = ~batch.mask.repeat_interleave(k, dim=0).unsqueeze(-1)
+        candidates = _match_frames(candidates, batch.motion.shape[1]).masked_fill(padding, 0.0)
         captions = [caption for caption in batch.captions for _ in range(k)]
         raw = self.policy.stats.denormalize(candidates)
         return candidates, raw, self.reward.score(raw, lengths, captions).view(-1, k)
@@ -148,9 +153,7 @@ class SemiOnlineSampler:
             preferred = self.reward.embed_motions(preferred_raw, batch.lengths)
             generated = self.reward.embed_motions(candidates_raw, lengths)
         else:
-            valid = batch.mask.unsqueeze(-1)
-            preferred = (batch.motion * valid).flatten(1)
-            generated = (candidates * valid.repeat_interleave(k, dim=0)).flatten(1)
+            preferred, generated = batch.motion.flatten(1), candidates.flatten(1)
         similarities = motion_similarity(preferred.repeat_interleave(k, dim=0), generated)
         return preferred_similarity(similarities.view(-1, k))
 
