@@ -8,6 +8,7 @@ stage is an ordinary command, which is printed before it runs. A stage whose res
 skipped, so an interrupted demo goes on where it stopped.
 """
 
+import os
 import shlex
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from pathlib import Path
 from utils.errors import UserError, entry_point
 from utils.options import option, parse_options
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "demo"
+CONFIGS = Path(os.path.relpath(Path(__file__).resolve().parent.parent / "configs" / "demo"))
 BASE_STEPS, TUNING_STEPS = 1400, 60
 
 
@@ -73,6 +74,9 @@ def stages(options: Options) -> list[Stage]:
     compare = ["sample.compare", *models, "--input_text", str(CONFIGS / "prompts.txt")]
     compare += ["--data_dir", options.data_dir, "--motion_length", "4", "--seed", str(seed)]
     compare += ["--device", options.device, "--output_dir", str(save / "videos"), "--overwrite"]
+    compare += ["--video", "gif"]  # needs no ffmpeg
+    prompts = (CONFIGS / "prompts.txt").read_text(encoding="utf-8").splitlines()
+    last_video = save / "videos" / f"compare{len(prompts) - 1:02d}.gif"
     return [
         Stage("dataset", Path(options.data_dir) / "dataset.json", synthetic),
         Stage("reward model", reward / "best.json", tmr(reward, "even", seed)),
@@ -80,7 +84,7 @@ def stages(options: Options) -> list[Stage]:
         Stage("base model", base, mdm),
         tune("sft"),
         tune("sopo"),
-        Stage("animations", save / "videos" / "done", compare),
+        Stage("animations", last_video, compare),
         Stage("table", save / "table.json", table),
     ]
 

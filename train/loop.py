@@ -163,10 +163,20 @@ def average_gradients(accelerator: Accelerator, module: nn.Module) -> None:
 
 
 class Trainer:
-    """Runs a `Task` for ``options.num_steps`` optimiser steps."""
+    """Runs a `Task` for ``options.num_steps`` optimiser steps.
 
-    def __init__(self, task: Task, options: LoopOptions, accelerator: Accelerator) -> None:
+    `inspect` is called in the main process with every checkpoint that `save_interval` asks for.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        options: LoopOptions,
+        accelerator: Accelerator,
+        inspect: Callable[[Path], None] | None = None,
+    ) -> None:
         self.task, self.options, self.accelerator = task, options, accelerator
+        self.inspect = inspect
         self.save_dir = Path(options.save_dir)
         self.parameters = [p for p in task.module.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -206,6 +216,8 @@ class Trainer:
                 self._validate()
             if self.step % self.options.save_interval == 0 or finished:
                 last_path = self._save()
+                if self.inspect is not None and main:
+                    self.inspect(last_path)
         progress.close()
         for tracker in self.trackers:
             tracker.close()

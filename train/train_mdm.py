@@ -20,23 +20,30 @@ from model.checkpoints import build_generator, load_weights, save_checkpoint
 from model.generator import MotionGenerator
 from model.mdm import MDMConfig
 from train.data import (
-    DataOptions,
     fixed_batches,
     open_splits,
     steps_per_epoch,
     training_batches,
 )
+from train.inspection import InspectionOptions, inspector
 from train.loop import StepResult, Trainer, options_to_args, start_run
 from utils.errors import entry_point
 from utils.options import option, parse_options
 
 
 @dataclass
-class Options(MDMConfig, DataOptions):
+class Options(MDMConfig, InspectionOptions):
     """Options of the model (stored in args.json), of the loop, and of the data."""
 
     resume_checkpoint: str = option("", "start from the weights of this checkpoint")
     num_steps: int = option(600_000, "optimiser steps", minimum=1)
+    # Options of upstream's command lines that change nothing for these datasets there either
+    num_frames: int = option(60, "of datasets of fixed length; unused", minimum=1)
+    lambda_rcxyz: float = option(0.0, "loss on joints; undefined for these features", maximum=0)
+    lambda_vel: float = option(0.0, "loss on velocities; undefined for these features", maximum=0)
+    lambda_fc: float = option(0.0, "loss on foot contacts; undefined for these features", maximum=0)
+    context_len: int = option(0, "prefix completion; not implemented", maximum=0)
+    pred_len: int = option(0, "prefix completion; not implemented", maximum=0)
 
 
 class DenoisingTask:
@@ -106,6 +113,7 @@ class DenoisingTask:
 @entry_point
 def main() -> None:
     options = parse_options(Options, description=__doc__)
+    inspect = inspector(options)
     accelerator = start_run(options)
     data, val_data = open_splits(options)
     generator = build_generator(
@@ -114,7 +122,7 @@ def main() -> None:
     if options.resume_checkpoint:
         load_weights(generator.model, options.resume_checkpoint)
     task = DenoisingTask(options, generator, data, val_data)
-    Trainer(task, options, accelerator).run()
+    Trainer(task, options, accelerator, inspect).run()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from model.checkpoints import load_generator
+from sample.results import load_results
 from tests.paths import ROOT
 from tests.train.scripts import Workspace, contents, read_metrics, run_main, same_weights
 from tmr.model import TMR
@@ -212,3 +213,37 @@ def test_the_command_itself_exits_with_code_2(workspace: Workspace, tmp_path) ->
     assert run.returncode == 2
     assert "Traceback" not in run.stderr
     assert run.stderr.splitlines()[-1].startswith("error: nowhere is not a TMR run folder")
+
+
+def test_every_checkpoint_can_be_shown(workspace: Workspace, tmp_path) -> None:
+    changes = "--gen_during_training --gen_num_samples 2 --gen_num_repetitions 1 --save_interval 1"
+    workspace.run("train_mdm", tmp_path, *changes.split())
+    for step in (1, 2):
+        folder = tmp_path / f"samples_{tmp_path.name}_{step:09d}_seed10"
+        assert load_results(folder / "results.npy").motion.shape[:2] == (2, 22)
+
+
+def test_a_shown_run_equals_an_unseen_one(workspace: Workspace, tmp_path) -> None:
+    changes = ["--dropout", "0.2", "--save_interval", "1"]
+    for name, shown in (("shown", ["--gen_during_training"]), ("unseen", [])):
+        workspace.run("train_mdm", tmp_path / name, *changes, *shown, "--gen_num_samples", "1")
+    assert same_weights(*(tmp_path / n / workspace.base.name for n in ("shown", "unseen")))
+
+
+def test_a_benchmark_without_evaluators_is_refused_at_once(
+    workspace: Workspace, tmp_path, capsys
+) -> None:
+    arguments = [*workspace.arguments("train_mdm", tmp_path / "run"), "--eval_during_training"]
+    assert "evaluators" in refusal(capsys, "train.train_mdm", arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_upstreams_training_command_is_understood(workspace: Workspace, tmp_path) -> None:
+    upstream = (
+        "--cuda False --device 0 --lr_anneal_steps 10 --weight_decay 0.01 --adam_beta2 0.99 "
+        "--use_ema --avg_model_beta 0.999 --sigma_small True --lambda_rcxyz 0.0 --lambda_vel 0 "
+        "--lambda_fc 0 --noise_schedule cosine --num_frames 60 --cond_mask_prob 0.1 "
+        "--eval_during_training false --eval_split val --eval_batch_size 32 --eval_rep_times 3"
+    )
+    workspace.run("train_mdm", tmp_path, *upstream.split())
+    assert load_generator(tmp_path / workspace.base.name).model.config.cond_mask_prob == 0.1

@@ -1,0 +1,72 @@
+"""What a run shows of itself at every saved checkpoint: benchmark figures and generated motions.
+
+The options have upstream's names; both are off by default.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_loaders.humanml import resolve_dataset
+from eval import eval_humanml
+from eval.evaluators import EvaluatorFiles
+from sample import generate
+from train.data import DataOptions
+from utils.options import option
+
+
+@dataclass
+class InspectionOptions(DataOptions):
+    eval_during_training: bool = option(False, "benchmark every checkpoint; needs the evaluators")
+    eval_split: str = option("val", "split of that benchmark; test would leak into your choices")
+    eval_batch_size: int = option(32, "motions generated at once for it", minimum=1)
+    eval_rep_times: int = option(3, "its replications", minimum=1)
+    eval_num_samples: int = option(1000, "motions generated per replication", minimum=1)
+    gen_during_training: bool = option(False, "generate motions from every checkpoint")
+    gen_num_samples: int = option(3, "captions of the val split to generate for", minimum=1)
+    gen_num_repetitions: int = option(2, "motions per caption", minimum=1)
+    gen_guidance_param: float = option(2.5, "guidance scale of both", minimum=0)
+
+
+def inspector(options: InspectionOptions) -> Callable[[Path], None]:
+    """What to do with each saved checkpoint.
+
+    Raises UserError at once where the evaluators of a wanted benchmark are missing.
+    """
+    if options.eval_during_training:
+        folder = resolve_dataset(options.dataset, options.data_dir)
+        EvaluatorFiles.find(options.dataset, folder.path)
+
+    def inspect(path: Path) -> None:
+        common = {
+            "model_path": str(path),
+            "guidance_param": options.gen_guidance_param,
+            "seed": options.seed,
+            "dataset": options.dataset,
+            "data_dir": options.data_dir,
+            "text_encoder_path": options.text_encoder_path,
+            "device": options.device,
+            "overwrite": True,
+        }
+        if options.gen_during_training:
+            generate.generate(
+                generate.Options(
+                    num_samples=options.gen_num_samples,
+                    num_repetitions=options.gen_num_repetitions,
+                    split="val",
+                    **common,
+                )
+            )
+        if options.eval_during_training:
+            eval_humanml.evaluate(
+                eval_humanml.Options(
+                    eval_mode="debug",
+                    split=options.eval_split,
+                    batch_size=options.eval_batch_size,
+                    replications=options.eval_rep_times,
+                    num_motions=options.eval_num_samples,
+                    **common,
+                )
+            )
+
+    return inspect
