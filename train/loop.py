@@ -276,11 +276,12 @@ class Trainer:
         shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
         tqdm.write(f"step {self.step}: val {shown}")
         if self.best is None or figures["score"] < self.best["score"]:
-            path = self._save(best=True)
+            path = self._write_checkpoint(best=True)
             if self.best is not None and self.best["step"] % self.options.save_interval:
                 self._forget(Path(self.best["path"]))
             self.best = {"step": self.step, "path": path.name, **figures}
             write_json(self.save_dir / "best.json", self.best)
+            self._write_state()
 
     def _on_average(self, function: Callable[[], dict[str, float]]) -> dict[str, float]:
         """Call `function` with the averaged weights in place, where an average is kept."""
@@ -298,12 +299,21 @@ class Trainer:
         if (self.save_dir / name).is_file():
             (self.save_dir / name).unlink()
 
-    def _save(self, best: bool = False) -> Path:
+    def _save(self) -> Path:
         self.accelerator.wait_for_everyone()
-        average = self.average.module if self.average else None
         if not self.accelerator.is_main_process:
             return self.save_dir
-        path = self.task.save(self.save_dir, self.step, average, best)
+        path = self._write_checkpoint(best=False)
+        self._write_state()
+        return path
+
+    def _write_checkpoint(self, best: bool) -> Path:
+        average = self.average.module if self.average else None
+        return self.task.save(self.save_dir, self.step, average, best)
+
+    def _write_state(self) -> None:
+        """All that a resumed run needs."""
+        average = self.average.module if self.average else None
         state = {
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
@@ -314,7 +324,6 @@ class Trainer:
             "best": self.best,
         }
         save_tensors(self.save_dir / "resume.pt", state)
-        return path
 
     def _resume(self) -> None:
         path = self.save_dir / "resume.pt"

@@ -94,6 +94,24 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path) -> None:
         assert torch.equal(a, b)
 
 
+def test_an_interrupted_run_leaves_no_superseded_checkpoint(tmp_path, monkeypatch) -> None:
+    whole_step = Regression.step
+
+    def interrupted(self, batch, step, rng):
+        if step == 8:
+            raise KeyboardInterrupt
+        return whole_step(self, batch, step, rng)
+
+    monkeypatch.setattr(Regression, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, val_interval=5)
+    monkeypatch.setattr(Regression, "step", whole_step)
+    train(tmp_path, val_interval=5, resume=True)
+    kept = {path.name for path in tmp_path.glob("model*.pt")}
+    asked = {"model000000015.pt", "model000000030.pt"}
+    assert kept == asked | {read_best(tmp_path)["path"]}
+
+
 def test_resume_needs_a_checkpoint_of_the_same_architecture(tmp_path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         train(tmp_path / "empty", resume=True)
