@@ -47,7 +47,8 @@ class Options:
     judge_path: str = option("", "run folder of the independent TMR", required=True)
     dataset: str = option("humanml", "humanml, kit, or the name of a folder in dataset/")
     data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
-    text_encoder_path: str = option("", "local folder of CLIP or DistilBERT")
+    text_encoder_path: str = option("", "local folder of CLIP or DistilBERT, for the generators")
+    reward_text_encoder_path: str = option("", "local folder of DistilBERT, for the TMR models")
     split: str = option("val", "val while developing, test for the final table")
     sampler: str = option("ancestral", "of the motions", choices=("ancestral", "ddim"))
     sample_steps: int = option(0, "denoising steps; 0 = all", minimum=0)
@@ -249,8 +250,9 @@ def main() -> None:
     for path in options.model_path:
         read_model_args(path)
     data = open_dataset(options.dataset, options.split, options.data_dir, random_items=False)
-    reward = TMRReward(TMR.load(options.reward_path, device))
-    judge = TMRReward(TMR.load(options.judge_path, device))
+    words = options.reward_text_encoder_path
+    reward = TMRReward(TMR.load(options.reward_path, device, words))
+    judge = TMRReward(TMR.load(options.judge_path, device, words))
     for model in (reward, judge):
         model.check_skeleton(data.skeleton)
     names = options.names or [Path(p).parent.name for p in options.model_path]

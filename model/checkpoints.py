@@ -1,5 +1,7 @@
 """MDM checkpoints: upstream's ``modelNNNNNNNNN.pt`` and ``args.json``, read and written.
 
+An exported ``.safetensors`` file (model/single_file.py) is read wherever a ``.pt`` is.
+
 Ours hold in addition ``stats.npz`` (the generator's mean and std), so that sampling needs no
 dataset, and a ``provenance`` entry in ``args.json``.
 """
@@ -23,6 +25,12 @@ from diffusion.gaussian import GaussianDiffusion
 from diffusion.schedule import make_schedule
 from model.generator import MDMGenerator
 from model.mdm import MDM, MDMConfig
+from model.single_file import (
+    is_single_file,
+    read_single_args,
+    read_single_state,
+    read_single_stats,
+)
 from model.text_encoders import (
     CachedTextEncoder,
     Condition,
@@ -48,8 +56,8 @@ class NoText:
 
 
 def step_of(model_path: Path) -> int:
-    """The number in ``modelNNNNNNNNN.pt``; raises UserError for another name."""
-    match = re.fullmatch(r"model(\d+)\.pt", model_path.name)
+    """The number in ``modelNNNNNNNNN.pt`` or of its export; raises UserError for another name."""
+    match = re.fullmatch(r"model(\d+)\.(pt|safetensors)", model_path.name)
     if match is None:
         raise UserError(f"{model_path}: expected a name like model000475000.pt")
     return int(match.group(1))
@@ -61,9 +69,12 @@ def read_model_args(model_path: str | Path) -> dict[str, Any]:
     if not model_path.is_file():
         raise UserError(f"--model_path {model_path} does not exist")
     path = model_path.parent / "args.json"
-    if not path.is_file():
+    if is_single_file(model_path):
+        args = read_single_args(model_path)
+    elif path.is_file():
+        args = read_json(path)
+    else:
         raise UserError(f"{path} does not exist; a checkpoint needs the args.json of its training")
-    args = read_json(path)
     if not isinstance(args, dict):
         raise UserError(f"{path} must hold a dictionary of arguments")
     if args.get("cond_mode") == "no_cond":  # the name that the oldest files use
@@ -149,18 +160,29 @@ def _cpu_state(model: nn.Module) -> dict[str, Tensor]:
     return OrderedDict((k, v.detach().cpu()) for k, v in model.state_dict().items())
 
 
+def read_weights(model_path: str | Path, use_ema: bool = True) -> dict[str, Tensor]:
+    """The state dict of a checkpoint; the average is taken where there is one.
+
+    Raises UserError when the file is missing, unsafe or holds something else.
+    """
+    if is_single_file(model_path):
+        return read_single_state(Path(model_path))
+    state = load_tensors(model_path)
+    if not isinstance(state, dict):
+        raise UserError(f"{model_path} is not a checkpoint of MDM (no dictionary of tensors)")
+    if use_ema and "model_avg" in state:
+        return state["model_avg"]
+    if "model" in state and isinstance(state["model"], dict):
+        return state["model"]
+    return state
+
+
 def load_weights(model: nn.Module, model_path: str | Path, use_ema: bool = True) -> None:
     """Load a checkpoint strictly into `model`; the average is taken where there is one.
 
     Raises UserError that names keys which are missing, unknown or of another shape.
     """
-    state = load_tensors(model_path)
-    if not isinstance(state, dict):
-        raise UserError(f"{model_path} is not a checkpoint of MDM (no dictionary of tensors)")
-    if use_ema and "model_avg" in state:
-        state = state["model_avg"]
-    elif "model" in state and isinstance(state["model"], dict):
-        state = state["model"]
+    state = read_weights(model_path, use_ema)
     given = {k: v for k, v in state.items() if k not in POSITION_TABLES}
     wanted = {k: v for k, v in model.state_dict().items() if k not in POSITION_TABLES}
     problems = {
@@ -196,28 +218,30 @@ def load_generator(
     model_path = Path(model_path)
     args = read_model_args(model_path)
     config = config_from_args(args)
-    stats, skeleton = _load_stats(model_path.parent, args, data_dir)
+    stats = load_stats(model_path, args, data_dir)
+    skeleton = skeleton_for_dim(stats.feature_dim)
+    if skeleton is None:
+        raise UserError(f"{model_path}: no skeleton has {stats.feature_dim} features")
     generator = build_generator(config, stats, skeleton, device, text_encoder_path, autocast)
     load_weights(generator.model, model_path, use_ema=bool(args.get("use_ema", False)))
     generator.model.eval()
     return generator
 
 
-def _load_stats(folder: Path, args: dict[str, Any], data_dir: str) -> tuple[Statistics, Skeleton]:
-    path = folder / "stats.npz"
-    if path.is_file():
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                mean, std = torch.from_numpy(file["mean"]), torch.from_numpy(file["std"])
-        except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
-            raise UserError(f"{path} is damaged ({error}); copy it from the run again") from None
-        stats = Statistics("dataset_stats", mean, std)
-    else:
+def load_stats(model_path: Path, args: dict[str, Any], data_dir: str = "") -> Statistics:
+    """The generator's statistics: of the checkpoint, else of the dataset that `args` names.
+
+    Raises UserError when they are missing or damaged.
+    """
+    if is_single_file(model_path):
+        return read_single_stats(model_path)
+    path = model_path.parent / "stats.npz"
+    if not path.is_file():
         dataset = resolve_dataset(str(args.get("dataset", "humanml")), data_dir)
-        stats = Statistics.load(
-            dataset.path / "Mean.npy", dataset.path / "Std.npy", "dataset_stats"
-        )
-    skeleton = skeleton_for_dim(stats.feature_dim)
-    if skeleton is None:
-        raise UserError(f"{folder}: no skeleton has {stats.feature_dim} features")
-    return stats, skeleton
+        return Statistics.load(dataset.path / "Mean.npy", dataset.path / "Std.npy", "dataset_stats")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            mean, std = torch.from_numpy(file["mean"]), torch.from_numpy(file["std"])
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+        raise UserError(f"{path} is damaged ({error}); copy it from the run again") from None
+    return Statistics("dataset_stats", mean, std)

@@ -6,15 +6,17 @@ everything runs without a download.
 """
 
 import hashlib
+import html
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from model.openai_clip import CLIP_FILE, load_openai_clip
 from utils.errors import UserError
 from utils.positions import sinusoidal_table
 
@@ -131,11 +133,8 @@ class ClipEncoder:
     pooled = True
 
     def __init__(self, path: str, device: torch.device | str = "cpu") -> None:
-        from transformers import CLIPTextModelWithProjection, CLIPTokenizerFast
-
-        self.tokenizer = _from_pretrained(CLIPTokenizerFast, path, "CLIP")
-        self.model = _from_pretrained(CLIPTextModelWithProjection, path, "CLIP").to(device).eval()
-        self.model.requires_grad_(False)
+        self.tokenizer, model = _load_clip(path)
+        self.model = model.to(device).eval().requires_grad_(False)
         self.width: int = self.model.config.projection_dim
 
     @torch.no_grad()
@@ -149,7 +148,11 @@ class ClipEncoder:
 
 
 def clip_token_ids(tokenizer: object, captions: list[str], context: int = 77) -> Tensor:
-    """Token ids ``[B, 77]``: cut to 22 with the end token last, then padded with zeros."""
+    """Token ids ``[B, 77]``: cut to 22 with the end token last, then padded with zeros.
+
+    HTML entities are resolved twice before, as OpenAI's tokenizer does.
+    """
+    captions = [html.unescape(html.unescape(caption)) for caption in captions]
     batch = tokenizer(captions, truncation=True, max_length=CLIP_CONTEXT)  # type: ignore[operator]
     ids = torch.zeros(len(captions), context, dtype=torch.long)
     for row, tokens in zip(ids, batch["input_ids"], strict=True):
@@ -208,7 +211,8 @@ class CachedTextEncoder:
 def build_text_encoder(
     kind: str, path: str | None = None, device: torch.device | str = "cpu"
 ) -> TextEncoder:
-    """The encoder of this kind; `path` is a local `transformers` folder or a hub name.
+    """The encoder of this kind; `path` is a local `transformers` folder or a hub name, for CLIP
+    also OpenAI's ``ViT-B-32.pt`` or its folder.
 
     Raises UserError for an unknown kind or a model that cannot be loaded.
     """
@@ -221,9 +225,30 @@ def build_text_encoder(
     raise UserError(f"--text_encoder_type {kind} is unknown; choose one of {', '.join(KINDS)}")
 
 
-def _from_pretrained(loader: type, path: str, what: str):
+def _load_clip(path: str) -> tuple[Any, Any]:
+    """Tokenizer and text model of OpenAI's file, else of a `transformers` folder or hub name."""
+    file = Path(path) / CLIP_FILE if (Path(path) / CLIP_FILE).is_file() else Path(path)
+    if file.suffix == ".pt":
+        return load_openai_clip(file)
+    from transformers import CLIPTextModelWithProjection, CLIPTokenizerFast
+
+    tokenizer = _from_pretrained(CLIPTokenizerFast, path, "CLIP")
+    return tokenizer, _from_pretrained(CLIPTextModelWithProjection, path, "CLIP")
+
+
+def _from_pretrained(loader: Any, path: str, what: str) -> Any:
+    """From the folder or the hub's cache, else from the hub."""
     try:
-        return loader.from_pretrained(path)  # type: ignore[attr-defined]
+        return loader.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError) as error:
+        problem = error
+    try:
+        if Path(path).exists():
+            raise problem
+        from transformers import AutoConfig
+
+        AutoConfig.from_pretrained(path)  # without a network it gives up soon; tokenizers do not
+        return loader.from_pretrained(path)
     except (OSError, ValueError) as error:
         where = "folder" if Path(path).exists() else "folder or hub model"
         raise UserError(

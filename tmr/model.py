@@ -175,7 +175,12 @@ def _load_parts(folder: Path) -> dict[str, dict[str, Tensor]]:
         if (folder / weights).is_dir():
             return {part: load_tensors(folder / weights / f"{part}.pt") for part in PARTS}
     checkpoint = folder / "logs" / "checkpoints" / "last.ckpt"
-    state = load_tensors(checkpoint)["state_dict"]
+    if not checkpoint.is_file():
+        raise UserError(f"{folder} holds no weights: neither last_weights nor {checkpoint} exists")
+    content = load_tensors(checkpoint)
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, dict):
+        raise UserError(f"{checkpoint} is no checkpoint of TMR: it has no state_dict")
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
     for key, value in state.items():
         part, _, rest = key.partition(".")

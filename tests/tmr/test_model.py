@@ -1,5 +1,6 @@
 """TMR: padding, the latent distribution, and the run folder."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,11 @@ def test_damaged_folders_are_told_in_one_line(folder: Path, tmp_path) -> None:
     assert "text_encoder does not fit" in refusal(folder)
     (folder / "best_weights" / "text_encoder.pt").unlink()
     assert "does not exist" in refusal(folder)
+    for weights in ("best_weights", "last_weights"):
+        shutil.rmtree(folder / weights)
+    assert "neither last_weights nor" in refusal(folder)
+    save_tensors(folder / "logs" / "checkpoints" / "last.ckpt", {"epoch": 3})
+    assert "has no state_dict" in refusal(folder)
     write_json(folder / "config.json", {"data": {}})
     assert "lacks the entry 'model'" in refusal(folder)
 

@@ -1,0 +1,136 @@
+"""Exported checkpoints: the same model from one file, and nothing half-written."""
+
+import copy
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from data_loaders.skeleton import KIT
+from model import single_file
+from model.checkpoints import (
+    load_generator,
+    read_model_args,
+    read_weights,
+    save_checkpoint,
+    step_of,
+)
+from model.export import Options, export
+from tests.model.tiny import tiny_generator
+from utils.errors import UserError
+from utils.files import read_json, write_json
+from utils.options import parse_options
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    """A checkpoint with averaged weights that differ from the last ones."""
+    generator = tiny_generator(KIT)
+    average = copy.deepcopy(generator.model)
+    torch.nn.init.constant_(average.output_process.poseFinal.bias, 7.0)
+    args = {"dataset": "kit", "lr": 1e-4}
+    return save_checkpoint(tmp_path / "run", 12, generator, average, args)
+
+
+def run(path: Path, *arguments: str) -> Path:
+    return export(parse_options(Options, ["--model_path", str(path), *arguments]))
+
+
+def bias(path: Path) -> torch.Tensor:
+    return load_generator(path).model.output_process.poseFinal.bias
+
+
+def sample(path: Path) -> torch.Tensor:
+    generator = load_generator(path)
+    condition = generator.encode_text(["a person walks"])
+    noise = torch.Generator().manual_seed(0)
+    motion = generator.sample(condition, torch.tensor([8]), generator=noise)
+    return generator.stats.denormalize(motion)
+
+
+def test_one_file_holds_the_whole_model(path: Path, tmp_path) -> None:
+    moved = tmp_path / "elsewhere" / "model000000012.safetensors"
+    moved.parent.mkdir()
+    shutil.move(run(path), moved)
+    expected, state = read_weights(path), read_weights(moved)
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[key], expected[key]) for key in state)
+    assert read_model_args(moved) == read_json(path.parent / "args.json")
+    assert torch.equal(sample(moved), sample(path))
+    stats, original = load_generator(moved).stats, load_generator(path).stats
+    assert torch.equal(stats.mean, original.mean)
+    assert torch.equal(stats.std, original.std)
+    assert step_of(moved) == 12
+
+
+def test_averaged_weights_are_the_choice_of_args_unless_told(path: Path, tmp_path) -> None:
+    last = run(path, "--use_ema", "false", "--output", str(tmp_path / "last.safetensors"))
+    assert torch.all(bias(run(path)) == 7.0)
+    assert not torch.any(bias(last) == 7.0)
+    args = read_json(path.parent / "args.json")
+    write_json(path.parent / "args.json", {**args, "use_ema": False})
+    assert not torch.any(bias(run(path, "--overwrite")) == 7.0)
+
+
+def test_averages_that_are_not_there_are_an_error(tmp_path) -> None:
+    path = save_checkpoint(tmp_path, 1, tiny_generator(KIT))
+    with pytest.raises(UserError, match="holds no averaged weights"):
+        run(path, "--use_ema")
+
+
+def test_an_existing_file_is_kept_without_overwrite(path: Path) -> None:
+    output = path.with_suffix(".safetensors")
+    output.write_bytes(b"mine")
+    with pytest.raises(UserError, match="add --overwrite"):
+        run(path)
+    assert output.read_bytes() == b"mine"
+    assert torch.all(bias(run(path, "--overwrite")) == 7.0)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(path: Path, monkeypatch) -> None:
+    output = run(path)
+    before, names = output.read_bytes(), sorted(path.parent.iterdir())
+
+    def fail(tensors, file, metadata) -> None:
+        Path(file).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(single_file, "save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        run(path, "--overwrite")
+    assert output.read_bytes() == before
+    assert sorted(path.parent.iterdir()) == names
+
+
+def test_a_checkpoint_that_does_not_fit_its_arguments_is_not_exported(path: Path) -> None:
+    args = read_json(path.parent / "args.json")
+    write_json(path.parent / "args.json", {**args, "layers": 3})
+    with pytest.raises(UserError, match="another architecture"):
+        run(path)
+    assert not path.with_suffix(".safetensors").exists()
+
+
+def test_statistics_of_an_upstream_checkpoint_come_from_its_dataset(path: Path, tmp_path) -> None:
+    stats = load_generator(path).stats
+    (path.parent / "stats.npz").unlink()
+    data = tmp_path / "data"
+    data.mkdir()
+    stats.save(data)
+    assert torch.equal(load_generator(run(path, "--data_dir", str(data))).stats.std, stats.std)
+
+
+def test_other_files_are_refused_in_one_line(path: Path, tmp_path) -> None:
+    with pytest.raises(UserError, match=r"must end in \.safetensors"):
+        run(path, "--output", str(tmp_path / "model.pt"))
+    exported = run(path)
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"a": torch.ones(1)}, foreign)
+    with pytest.raises(UserError, match=r"lacks the arguments .* model.export"):
+        load_generator(foreign)
+    foreign.write_bytes(exported.read_bytes()[:500])
+    with pytest.raises(UserError, match=r"not a readable \.safetensors file"):
+        load_generator(foreign)
+    with pytest.raises(UserError, match="does not exist"):
+        load_generator(tmp_path / "absent.safetensors")
