@@ -1,15 +1,17 @@
-"""SoPo: semi-online preference fine-tuning of a text-to-motion diffusion model.
+"""SoPo and the methods it is compared with: preference tuning of a text-to-motion diffusion model.
 
     python -m train.train_sopo --save_dir save/sopo_experiment --dataset humanml \\
         --model_path save/humanml_enc_512_50steps/model000750000.pt \\
         --reward_path models/tmr_humanml3d_guoh3dfeats
 
     python -m train.train_sopo --method sft ...      the control: plain denoising, same steps
+    python -m train.train_sopo --method offline_dpo --pairs_path FOLDER ...     (also combined_dpo,
+        modipo_t and modipo_g; the folder comes from python -m prepare.preference_pairs)
 
-One step is Algorithm 1 of the paper: draw preferred motions, let the policy generate K candidates
-for each caption, score them, take the worst, use it only below tau, weight the preferred motion by
-its distance to the candidates, and minimise Eq. 17. docs/method.md lists every choice that the
-paper leaves open.
+train/preference/methods.py lists the methods. One step of SoPo is Algorithm 1 of the paper: draw
+preferred motions, let the policy generate K candidates for each caption, score them, take the
+worst, use it only below tau, weight the preferred motion by its distance to the candidates, and
+minimise Eq. 17. docs/method.md lists every choice that the paper leaves open.
 """
 
 import copy
@@ -24,8 +26,7 @@ from torch import Tensor, nn
 from data_loaders.humanml import MotionBatch, MotionDataset
 from model.checkpoints import load_generator, save_checkpoint
 from model.generator import MotionGenerator, SamplerOptions
-from tmr.model import TMR
-from tmr.reward import TMRReward
+from tmr.reward import Reward
 from train.data import (
     DataOptions,
     fixed_batches,
@@ -34,21 +35,26 @@ from train.data import (
     training_batches,
 )
 from train.loop import StepResult, Trainer, options_to_args, start_run
-from train.preference.losses import DenoisingErrors, preferred_weight, sopo_loss
-from train.preference.pairs import PreferenceBatch, RewardThreshold, SemiOnlineSampler
-from utils.errors import entry_point
+from train.preference.fixed_pairs import FixedPairs, PairStore
+from train.preference.losses import DenoisingErrors, PreferenceLoss, preferred_weight, sopo_loss
+from train.preference.methods import METHODS, Pairing, needs_fixed_pairs
+from train.preference.pairs import (
+    CandidateSampler,
+    OnlinePairs,
+    PairSource,
+    PreferenceBatch,
+    RewardThreshold,
+)
+from train.preference.rewards import RewardOptions, load_reward
+from utils.errors import UserError, entry_point
 from utils.options import option, parse_options
-
-METHODS = ("sopo", "sft")
 
 
 @dataclass
-class Options(DataOptions):
+class Options(RewardOptions, DataOptions):
     model_path: str = option("", "base checkpoint modelNNNNNNNNN.pt", required=True)
-    reward_path: str = option(
-        "models/tmr_humanml3d_guoh3dfeats", "run folder of the TMR reward model"
-    )
-    method: str = option("sopo", "sopo, or the control sft", choices=METHODS)
+    method: str = option("sopo", "which pairs, gate and weight", choices=tuple(METHODS))
+    pairs_path: str = option("", "folder of fixed pairs, for the methods that read them")
     num_candidates: int = option(4, "K motions generated per caption", minimum=1)
     tau: float = option(
         0.45,
@@ -77,17 +83,37 @@ class Options(DataOptions):
     val_interval: int = option(100, "steps between validations", minimum=1)
     resume_checkpoint: str = option("", "upstream's name of --model_path")
 
+    def validate(self) -> None:
+        super().validate()
+        if needs_fixed_pairs(self.method) and not self.pairs_path:
+            raise UserError(
+                f"--method {self.method} needs --pairs_path FOLDER, made with "
+                "python -m prepare.preference_pairs"
+            )
+        if self.pairs_path and not needs_fixed_pairs(self.method):
+            raise UserError(f"--method {self.method} reads no fixed pairs; leave out --pairs_path")
+        between = any(pairing.preferred == "best" for pairing in METHODS[self.method])
+        if between and self.num_candidates < 2:
+            raise UserError(
+                f"--method {self.method} compares the best and the worst of K motions; "
+                "--num_candidates must be at least 2"
+            )
+
 
 class PreferenceTask:
-    """Policy, frozen reference, frozen reward and the pair source, as one `Task`."""
+    """Policy, frozen reference, frozen reward and the sources of pairs, as one `Task`.
+
+    `store` holds the fixed pairs, for the methods that read them.
+    """
 
     def __init__(
         self,
         options: Options,
         policy: MotionGenerator,
-        reward: TMRReward,
+        reward: Reward,
         data: MotionDataset,
         val_data: MotionDataset,
+        store: PairStore | None = None,
     ) -> None:
         self.options, self.policy, self.reward = options, policy, reward
         self.data, self.val_data = data, val_data
@@ -97,15 +123,27 @@ class PreferenceTask:
         self.scale = float(options.margin_scale or self.diffusion_steps)
         fixed = None if options.tau_quantile is not None else options.tau
         self.threshold = RewardThreshold(fixed, options.tau_quantile)
-        self.pairs = SemiOnlineSampler(
+        self.candidates = CandidateSampler(
             policy,
             reward,
-            self.threshold,
             options.num_candidates,
             SamplerOptions(options.candidate_sampler, options.candidate_steps or None),
             options.guidance_param,
-            options.similarity_space,
         )
+        self.sources = [self.source(pairing, store) for pairing in METHODS[options.method]]
+
+    def source(self, pairing: Pairing, store: PairStore | None) -> PairSource:
+        if pairing.online:
+            space = self.options.similarity_space
+            return OnlinePairs(self.candidates, self.threshold, pairing, space)
+        if store is None:
+            raise ValueError(f"method {self.options.method} needs a store of fixed pairs")
+        return FixedPairs(self.policy, self.reward, store, pairing)
+
+    @property
+    def gated(self) -> bool:
+        """Does tau decide which unpreferred motions count?"""
+        return any(source.pairing.gate == "below_tau" for source in self.sources)
 
     def batches(self, epoch: int) -> Iterator[MotionBatch]:
         yield from training_batches(self.data, self.options, epoch, self.policy.padded_frames)
@@ -118,23 +156,34 @@ class PreferenceTask:
         condition = self.policy.encode_text(batch.captions)
         size = len(batch.captions)
         t = torch.randint(self.diffusion_steps, (size,), generator=rng, device=rng.device)
-        if self.options.method == "sft":
-            noise = torch.randn(batch.motion.shape, generator=rng, device=rng.device)
+        drawn = [source(batch, condition, rng) for source in self.sources]
+        noise = torch.randn(batch.motion.shape, generator=rng, device=rng.device)
+        if not drawn:
             error = self.policy.denoising_error(batch.motion, batch.lengths, t, noise, condition)
             return StepResult(error.mean(), {})
-        pairs = self.pairs(batch, condition, rng)
-        noise = torch.randn(pairs.preferred.shape, generator=rng, device=rng.device)
-        winner, loser = self.errors(pairs, t, noise)
-        weight = preferred_weight(
-            pairs.similarity, self.options.beta, self.options.preferred_weight_c
-        )
-        result = sopo_loss(
-            winner, loser, weight, self.options.beta, pairs.use_unpreferred, self.scale
-        )
-        metrics = pair_metrics(pairs, winner, loser, result, weight)
+        loss = margin = torch.zeros(size, device=t.device)
+        metrics: dict[str, Tensor | float] = {}
+        for source, pairs in zip(self.sources, drawn, strict=True):
+            result, figures = self.pair_loss(pairs, t, noise)
+            loss, margin = loss + result.loss, margin + result.margin
+            prefix = f"{source.pairing.name}/" if len(drawn) > 1 else ""
+            metrics |= {prefix + name: value for name, value in figures.items()}
         if (step + 1) % self.options.log_interval == 0:
-            metrics |= self.quarters(result.loss, result.margin, t)
-        return StepResult(result.loss.mean(), metrics)
+            metrics |= self.quarters(loss, margin, t)
+        return StepResult(loss.mean(), metrics)
+
+    def pair_loss(
+        self, pairs: PreferenceBatch, t: Tensor, noise: Tensor
+    ) -> tuple[PreferenceLoss, dict[str, Tensor | float]]:
+        """Loss of one kind of pair, and the figures for the log."""
+        beta, c = self.options.beta, self.options.preferred_weight_c
+        if pairs.similarity is None:
+            weight = torch.full_like(pairs.reward_unpreferred, beta)
+        else:
+            weight = preferred_weight(pairs.similarity, beta, c)
+        winner, loser = self.errors(pairs, t, noise)
+        result = sopo_loss(winner, loser, weight, beta, pairs.use_unpreferred, self.scale)
+        return result, pair_metrics(pairs, winner, loser, result, weight)
 
     def errors(
         self, pairs: PreferenceBatch, t: Tensor, noise: Tensor
@@ -174,7 +223,7 @@ class PreferenceTask:
         for _, batch in zip(range(self.options.probe_batches), loader, strict=False):
             batch = batch.to(self.policy.device)
             condition = self.policy.encode_text(batch.captions)
-            rewards.append(self.pairs.worst_rewards(batch, condition, rng))
+            rewards.append(self.candidates(batch, condition, rng).rewards.amin(dim=1))
         measured = torch.cat(rewards)
         self.threshold.observe(measured)
         return measured
@@ -189,7 +238,7 @@ class PreferenceTask:
             motions = self.policy.sample(
                 self.policy.encode_text(batch.captions),
                 batch.lengths,
-                self.pairs.sampler,
+                self.candidates.sampler,
                 self.options.guidance_param,
                 generator=rng,
             )
@@ -215,13 +264,14 @@ def pair_metrics(
     pairs: PreferenceBatch,
     winner: DenoisingErrors,
     loser: DenoisingErrors,
-    result: Any,
+    result: PreferenceLoss,
     weight: Tensor,
 ) -> dict[str, Tensor | float]:
     """The figures of one step, under the names that preference training commonly uses."""
     on = pairs.use_unpreferred
     accuracy = (result.chosen > result.rejected).float()
-    return {
+    tau = {} if pairs.tau is None else {"gate/tau": pairs.tau}
+    return tau | {
         "rewards/chosen": result.chosen.mean(),
         "rewards/rejected": result.rejected.mean(),
         "rewards/margins": result.margin.mean(),
@@ -230,7 +280,6 @@ def pair_metrics(
         "rewards/unpreferred_score": pairs.reward_unpreferred.mean(),
         "rewards/candidate_score": pairs.reward_candidates.mean(),
         "gate/share_below_tau": on.float().mean(),
-        "gate/tau": pairs.tau,
         "weights/beta_w": weight.mean(),
         "errors/winner_policy": winner.policy.detach().mean(),
         "errors/winner_difference": winner.difference.detach().mean(),
@@ -254,11 +303,36 @@ def report_probe(rewards: Tensor, tau: float) -> None:
         )
 
 
+def open_pairs(options: Options) -> PairStore:
+    """The fixed pairs. Raises UserError when another reward ranked them than the method names."""
+    store = PairStore(options.pairs_path)
+    rewards = list(store.index.options.get("reward", []))
+    for pairing in METHODS[options.method]:
+        if pairing.ranked_by and rewards != [pairing.ranked_by]:
+            raise UserError(
+                f"--method {options.method} needs pairs ranked by --reward {pairing.ranked_by}; "
+                f"those of {options.pairs_path} were ranked by {' '.join(rewards) or 'none'}"
+            )
+    return store
+
+
+def with_pairs(data: MotionDataset, store: PairStore, options: Options) -> MotionDataset:
+    """The clips that have pairs. Raises UserError when they do not fill one batch per process."""
+    chosen = store.restrict(data)
+    if steps_per_epoch(chosen, options) == 0:
+        raise UserError(
+            f"{options.pairs_path} has pairs for {len(chosen)} clips, which do not fill a batch of "
+            f"--batch_size {options.batch_size} per process; generate more or lower it"
+        )
+    return chosen
+
+
 @entry_point
 def main() -> None:
     options = parse_options(Options, description=__doc__)
     accelerator = start_run(options)
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else None
+    store = open_pairs(options) if options.pairs_path else None
     data, val_data = open_splits(options)
     policy = load_generator(
         options.model_path,
@@ -267,10 +341,12 @@ def main() -> None:
         text_encoder_path=options.text_encoder_path,
         autocast=dtype,
     )
-    reward = TMRReward(TMR.load(options.reward_path, accelerator.device))
-    reward.check_skeleton(data.skeleton)
-    task = PreferenceTask(options, policy, reward, data, val_data)
-    if options.method == "sopo":
+    reward = load_reward(options, accelerator.device, data, val_data)
+    if store is not None:
+        store.check(data, policy)
+        data = with_pairs(data, store, options)
+    task = PreferenceTask(options, policy, reward, data, val_data, store)
+    if task.gated:
         rewards = task.probe()
         if accelerator.is_main_process:
             report_probe(rewards, task.threshold.value())

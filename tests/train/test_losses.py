@@ -7,6 +7,7 @@ import torch
 
 from train.preference.losses import (
     DenoisingErrors,
+    best_candidate,
     preferred_similarity,
     preferred_weight,
     sopo_loss,
@@ -48,6 +49,19 @@ def test_agrees_with_a_literal_transcription(seed: int) -> None:
         winner, loser, rewards.tolist(), tau, similarity.tolist(), beta, c, scale
     )
     assert loss.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_equal_weights_and_an_open_gate_give_diffusion_dpo(rng) -> None:
+    """-log sigmoid(-T beta (L_w - L_l)) of Wallace et al. (2024), in Python floats."""
+    winner, loser = random_errors(rng), random_errors(rng)
+    beta, scale = 0.3, 20.0
+    weight = torch.full((16,), beta, dtype=torch.float64)
+    found = sopo_loss(winner, loser, weight, beta, torch.ones(16, dtype=bool), scale).loss
+    for i, value in enumerate(found.tolist()):
+        w = winner.policy[i].item() - winner.reference[i].item()
+        other = loser.policy[i].item() - loser.reference[i].item()
+        sigmoid = 1 / (1 + math.exp(scale * beta * (w - other)))
+        assert value == pytest.approx(-math.log(sigmoid), rel=1e-12)
 
 
 def test_policy_equal_to_reference_gives_log_2_and_no_margin(rng) -> None:
@@ -97,4 +111,5 @@ def test_weight_falls_as_the_winner_gets_closer_to_the_candidates() -> None:
 def test_the_unpreferred_motion_is_the_worst_and_similarity_the_smallest() -> None:
     rewards = torch.tensor([[0.9, 0.2, 0.5], [0.1, 0.3, 0.2]])
     assert worst_candidate(rewards).tolist() == [1, 0]
+    assert best_candidate(rewards).tolist() == [0, 1]
     torch.testing.assert_close(preferred_similarity(rewards), torch.tensor([0.2, 0.1]))

@@ -5,11 +5,12 @@ import torch
 from torch import Tensor
 
 from data_loaders.skeleton import KIT
-from model.generator import SamplerOptions
+from model.generator import MotionGenerator, SamplerOptions
 from tests.model.tiny import tiny_generator
 from tests.train.fakes import LENGTHS, FirstFeature, ScriptedGenerator, make_batch, make_condition
 from train.preference.losses import preferred_weight
-from train.preference.pairs import RewardThreshold, SemiOnlineSampler
+from train.preference.methods import METHODS
+from train.preference.pairs import CandidateSampler, OnlinePairs, PreferenceBatch, RewardThreshold
 
 K = 3
 LEVELS = torch.tensor([[2.0, -1.0, 0.0], [1.0, 2.0, 3.0], [0.0, -2.0, -3.0], [-1.0, -0.5, 4.0]])
@@ -24,13 +25,20 @@ def raw_candidates(frames: int = 12) -> Tensor:
     return raw
 
 
-def make_pairs(raw: Tensor, tau: float = 0.5, **changes) -> SemiOnlineSampler:
-    threshold = RewardThreshold(tau, None)
-    return SemiOnlineSampler(ScriptedGenerator(raw), FirstFeature(), threshold, K, **changes)
+def make_pairs(
+    raw: Tensor, tau: float = 0.5, method: str = "sopo", space: str = "reward", **changes
+) -> OnlinePairs:
+    candidates = CandidateSampler(ScriptedGenerator(raw), FirstFeature(), K, **changes)
+    return OnlinePairs(candidates, RewardThreshold(tau, None), METHODS[method][0], space)
 
 
-def draw(sampler: SemiOnlineSampler):
-    return sampler(make_batch(), make_condition(), None)
+def policy_pairs(policy: MotionGenerator, method: str = "sopo") -> OnlinePairs:
+    candidates = CandidateSampler(policy, FirstFeature(), 2)
+    return OnlinePairs(candidates, RewardThreshold(0.5, None), METHODS[method][0])
+
+
+def draw(pairs: OnlinePairs) -> PreferenceBatch:
+    return pairs(make_batch(), make_condition(), None)
 
 
 def test_the_unpreferred_motion_is_the_worst_of_k_by_reward() -> None:
@@ -38,7 +46,7 @@ def test_the_unpreferred_motion_is_the_worst_of_k_by_reward() -> None:
     pairs = make_pairs(raw)
     found = draw(pairs)
     torch.testing.assert_close(found.reward_candidates, LEVELS.sigmoid(), rtol=1e-4, atol=1e-5)
-    candidates = pairs.policy.stats.normalize(raw).view(4, K, 12, -1)
+    candidates = pairs.candidates.policy.stats.normalize(raw).view(4, K, 12, -1)
     for row, (worst, length) in enumerate(zip(WORST, LENGTHS, strict=True)):
         assert torch.equal(found.unpreferred[row, :length], candidates[row, worst, :length])
         assert not found.unpreferred[row, length:].any(), "as in the dataset"
@@ -60,12 +68,12 @@ def test_the_reward_sees_raw_motions_of_winners_and_candidates() -> None:
     raw = raw_candidates()
     pairs = make_pairs(raw)
     found = draw(pairs)
-    seen_candidates, seen_winners = pairs.reward.seen
+    seen_candidates, seen_winners = pairs.candidates.reward.seen
     valid = make_batch().mask.repeat_interleave(K, dim=0)
     torch.testing.assert_close(seen_candidates[valid], raw[valid], rtol=1e-4, atol=1e-4)
-    winners = pairs.policy.stats.denormalize(make_batch().motion)
+    winners = pairs.candidates.policy.stats.denormalize(make_batch().motion)
     assert torch.equal(seen_winners, winners)
-    expected = pairs.reward.score(winners, torch.tensor(LENGTHS), make_batch().captions)
+    expected = pairs.candidates.reward.score(winners, torch.tensor(LENGTHS), make_batch().captions)
     assert torch.equal(found.reward_preferred, expected)
 
 
@@ -73,8 +81,8 @@ def test_every_caption_is_sampled_k_times_with_its_length() -> None:
     options = SamplerOptions("ddim", 5)
     pairs = make_pairs(raw_candidates(), sampler=options, guidance=1.5)
     draw(pairs)
-    condition, lengths, sampler, guidance = pairs.policy.asked[0]
-    assert len(pairs.policy.asked) == 1, "all candidates come from one call"
+    condition, lengths, sampler, guidance = pairs.candidates.policy.asked[0]
+    assert len(pairs.candidates.policy.asked) == 1, "all candidates come from one call"
     assert lengths.tolist() == [n for n in LENGTHS for _ in range(K)]
     assert torch.equal(condition.tokens, make_condition().tokens.repeat_interleave(K, 0))
     assert (sampler, guidance) == (options, 1.5)
@@ -89,7 +97,7 @@ def test_the_pair_has_the_frames_of_the_batch(frames: int) -> None:
 
 def test_no_gradient_flows_into_a_pair() -> None:
     policy = tiny_generator(KIT)
-    pairs = SemiOnlineSampler(policy, FirstFeature(), RewardThreshold(0.5, None), 2)
+    pairs = policy_pairs(policy)
     batch = make_batch()
     found = pairs(batch, policy.encode_text(batch.captions), torch.Generator().manual_seed(0))
     tensors = [value for value in vars(found).values() if isinstance(value, Tensor)]
@@ -100,7 +108,7 @@ def test_no_gradient_flows_into_a_pair() -> None:
 
 def test_candidates_come_from_the_present_policy() -> None:
     policy = tiny_generator(KIT)
-    pairs = SemiOnlineSampler(policy, FirstFeature(), RewardThreshold(0.5, None), 2)
+    pairs = policy_pairs(policy)
     batch = make_batch()
     condition = policy.encode_text(batch.captions)
     first = pairs(batch, condition, torch.Generator().manual_seed(0))
@@ -120,7 +128,7 @@ def test_the_weight_falls_as_the_winner_gets_closer_to_the_candidates(space: str
     winners = ScriptedGenerator(raw).stats.denormalize(make_batch().motion)
     weights = []
     for share in (0.0, 0.3, 0.6, 0.9, 1.0):
-        pairs = make_pairs(moved_towards(winners, raw, share), similarity_space=space)
+        pairs = make_pairs(moved_towards(winners, raw, share), space=space)
         weights.append(preferred_weight(draw(pairs).similarity, beta=1.0, c=2.0))
     falling = torch.stack(weights)
     assert torch.all(falling.diff(dim=0) < 0)
@@ -136,15 +144,15 @@ def test_similarity_is_the_smallest_over_the_candidates() -> None:
     for position in range(K):
         mixed = copies.clone()
         mixed[position::K] = opposite[position::K]
-        found = draw(make_pairs(mixed, similarity_space="features")).similarity
+        found = draw(make_pairs(mixed, space="features")).similarity
         torch.testing.assert_close(found, torch.zeros(4), rtol=0, atol=1e-4)
 
 
 def test_feature_space_compares_normalised_motion_over_valid_frames() -> None:
     raw = raw_candidates()
-    pairs = make_pairs(raw, similarity_space="features")
+    pairs = make_pairs(raw, space="features")
     batch, found = make_batch(), draw(pairs).similarity
-    candidates = pairs.policy.stats.normalize(raw).view(4, K, 12, -1)
+    candidates = pairs.candidates.policy.stats.normalize(raw).view(4, K, 12, -1)
     for row, length in enumerate(LENGTHS):
         winner = batch.motion[row, :length].flatten()
         others = candidates[row, :, :length].flatten(1)
@@ -157,22 +165,22 @@ def test_reward_space_compares_embeddings_of_raw_motions() -> None:
     pairs = make_pairs(raw)
     batch, found = make_batch(), draw(pairs).similarity
     lengths = torch.tensor(LENGTHS)
-    winners = pairs.reward.embed_motions(pairs.policy.stats.denormalize(batch.motion), lengths)
-    others = pairs.reward.embed_motions(raw, lengths.repeat_interleave(K)).view(4, K, -1)
+    winners = pairs.candidates.reward.embed_motions(
+        pairs.candidates.policy.stats.denormalize(batch.motion), lengths
+    )
+    others = pairs.candidates.reward.embed_motions(raw, lengths.repeat_interleave(K)).view(4, K, -1)
     cosine = torch.cosine_similarity(winners[:, None], others, dim=-1).min(dim=1).values
     torch.testing.assert_close(found, (cosine + 1) / 2, rtol=1e-4, atol=1e-5)
-    assert (
-        found - draw(make_pairs(raw, similarity_space="features")).similarity
-    ).abs().max() > 0.01
+    assert (found - draw(make_pairs(raw, space="features")).similarity).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("space", ["reward", "features"])
 def test_nothing_beyond_a_length_is_read(space: str) -> None:
     raw = raw_candidates()
-    clean = draw(make_pairs(raw, similarity_space=space))
+    clean = draw(make_pairs(raw, space=space))
     lengths = torch.tensor(LENGTHS).repeat_interleave(K)
     beyond = torch.arange(12) >= lengths[:, None]
-    dirty = draw(make_pairs(raw.masked_fill(beyond.unsqueeze(-1), 50.0), similarity_space=space))
+    dirty = draw(make_pairs(raw.masked_fill(beyond.unsqueeze(-1), 50.0), space=space))
     torch.testing.assert_close(dirty.similarity, clean.similarity, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(dirty.reward_candidates, clean.reward_candidates)
 

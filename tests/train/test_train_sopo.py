@@ -47,7 +47,7 @@ def draw_pairs(task: PreferenceTask, seed: int = 0) -> tuple[PreferenceBatch, Te
     """Pairs, steps and noise in the order in which a step draws them."""
     batch, generator = make_batch(), rng(seed)
     t = torch.randint(task.diffusion_steps, (4,), generator=generator)
-    pairs = task.pairs(batch, task.policy.encode_text(batch.captions), generator)
+    pairs = task.sources[0](batch, task.policy.encode_text(batch.captions), generator)
     return pairs, t, torch.randn(batch.motion.shape, generator=generator)
 
 
@@ -227,17 +227,18 @@ def test_the_margin_scale_replaces_the_number_of_steps() -> None:
 
 
 def test_the_options_reach_the_sampler() -> None:
-    pairs = make_task(
+    task = make_task(
         num_candidates=3,
         candidate_sampler="ddim",
         candidate_steps=4,
         guidance_param=1.5,
         similarity_space="features",
-    ).pairs
-    assert (pairs.num_candidates, pairs.guidance) == (3, 1.5)
-    assert pairs.sampler == SamplerOptions("ddim", 4)
-    assert pairs.similarity_space == "features"
-    assert make_task().pairs.sampler == SamplerOptions("ancestral", None)
+    )
+    candidates = task.candidates
+    assert (candidates.num_candidates, candidates.guidance) == (3, 1.5)
+    assert candidates.sampler == SamplerOptions("ddim", 4)
+    assert task.sources[0].similarity_space == "features"
+    assert make_task().candidates.sampler == SamplerOptions("ancestral", None)
 
 
 def test_figures_of_a_step_are_consistent() -> None:

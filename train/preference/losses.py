@@ -9,6 +9,9 @@ Eq. 17 of the paper reads, for the preferred motion w and the unpreferred motion
 
     z    = -T omega_t ( beta_w L(theta, ref, w_t) - 1[r_l < tau] beta L(theta, ref, l_t) )
     loss = mean( -log sigmoid(z) )
+
+With beta in place of beta_w and an open gate this is the Diffusion-DPO loss (Wallace et al. 2024),
+so every method of `train.preference.methods` goes through `sopo_loss`.
 """
 
 from dataclasses import dataclass
@@ -50,6 +53,11 @@ def worst_candidate(rewards: Tensor) -> Tensor:
     return rewards.argmin(dim=1)
 
 
+def best_candidate(rewards: Tensor) -> Tensor:
+    """Index ``[B]`` of the preferred motion of online pairs: argmax over ``[B, K]``."""
+    return rewards.argmax(dim=1)
+
+
 def preferred_similarity(similarities: Tensor) -> Tensor:
     """S(x_w) = min_k sim(x_w, x^k): ``[B, K]`` -> ``[B]``."""
     return similarities.amin(dim=1)
@@ -70,7 +78,7 @@ def sopo_loss(
 ) -> PreferenceLoss:
     """Eq. 17, per sample.
 
-    `winner_weight` is beta_w ``[B]``, `loser_weight` beta, `use_loser` the gate r < tau ``[B]``
+    `winner_weight` is beta_w or beta ``[B]``, `loser_weight` beta, `use_loser` the gate ``[B]``
     (bool), `scale` T omega_t (a number or ``[B]``). Where the gate is False the loser's gradient
     is exactly zero.
     """

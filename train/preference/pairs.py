@@ -1,11 +1,13 @@
-"""Where preference pairs come from: the semi-online sampler of SoPo.
+"""Where preference pairs come from while training: the motions that the policy has just generated.
 
-The preferred motion comes from the dataset; the unpreferred one is the worst, by reward, of K
-motions that the current policy has just generated for the same caption (Algorithm 1).
+In SoPo's semi-online pairs (Algorithm 1) the preferred motion comes from the dataset; the
+unpreferred one is the worst, by reward, of K motions that the current policy generates for the
+same caption. Pairs that were generated beforehand are in `train.preference.fixed_pairs`.
 """
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,15 +16,17 @@ from data_loaders.humanml import MotionBatch
 from model.generator import MotionGenerator, SamplerOptions
 from model.text_encoders import Condition
 from tmr.reward import Reward, motion_similarity
-from train.preference.losses import preferred_similarity, worst_candidate
+from train.preference.losses import best_candidate, preferred_similarity, worst_candidate
+from train.preference.methods import Pairing
 
 
 @dataclass(frozen=True)
 class PreferenceBatch:
     """One batch of pairs. Motions are normalised by the generator's statistics.
 
-    preferred, unpreferred ``[B, T, D]``; lengths ``[B]``; rewards ``[B]`` in [0, 1]; similarity
-    S(x_w) ``[B]``; use_unpreferred ``[B]`` bool: r(x_l) < tau; tau: the threshold used.
+    preferred, unpreferred ``[B, T, D]``; lengths ``[B]``; rewards ``[B]`` in [0, 1], those of all
+    candidates ``[B, K]``; similarity S(x_w) ``[B]``, None where the method does not weight by it;
+    use_unpreferred ``[B]`` bool, the gate; tau: its threshold, None where it depends on none.
     """
 
     preferred: Tensor
@@ -32,9 +36,19 @@ class PreferenceBatch:
     reward_preferred: Tensor
     reward_unpreferred: Tensor
     reward_candidates: Tensor
-    similarity: Tensor
+    similarity: Tensor | None
     use_unpreferred: Tensor
-    tau: float
+    tau: float | None = None
+
+
+class PairSource(Protocol):
+    """Turns a batch of the dataset into pairs; no gradient flows into them."""
+
+    pairing: Pairing
+
+    def __call__(
+        self, batch: MotionBatch, condition: Condition, rng: torch.Generator | None
+    ) -> PreferenceBatch: ...
 
 
 class RewardThreshold:
@@ -70,95 +84,116 @@ class RewardThreshold:
         self.recent.extend(state["recent"])
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """K motions per caption ``[B, K, T, D]``, normalised and raw, and their rewards ``[B, K]``."""
+
+    motions: Tensor
+    raw: Tensor
+    rewards: Tensor
+
+
 @dataclass
-class SemiOnlineSampler:
-    """Draws K candidates per caption from `policy`, scores them and picks the unpreferred one.
+class CandidateSampler:
+    """Generates K candidates per caption with a frozen or current generator, and scores them."""
+
+    policy: MotionGenerator
+    reward: Reward
+    num_candidates: int = 4
+    sampler: SamplerOptions = SamplerOptions()
+    guidance: float = 2.5
+
+    @torch.no_grad()
+    def __call__(
+        self, batch: MotionBatch, condition: Condition, rng: torch.Generator | None
+    ) -> Candidates:
+        """Candidates with the lengths of the batch.
+
+        Like the motions of the dataset, they are zero beyond their length: a model without frame
+        masking sees those frames.
+        """
+        size, k = len(batch.lengths), self.num_candidates
+        lengths = batch.lengths.repeat_interleave(k)
+        motions = self.policy.sample(
+            condition.repeat_interleave(k), lengths, self.sampler, self.guidance, generator=rng
+        )
+        padding = ~batch.mask.repeat_interleave(k, dim=0).unsqueeze(-1)
+        motions = match_frames(motions, batch.motion.shape[1]).masked_fill(padding, 0.0)
+        captions = [caption for caption in batch.captions for _ in range(k)]
+        raw = self.policy.stats.denormalize(motions)
+        rewards = self.reward.score(raw, lengths, captions)
+        return Candidates(*(x.unflatten(0, (size, k)) for x in (motions, raw, rewards)))
+
+
+@dataclass
+class OnlinePairs:
+    """Draws K candidates from the current policy and chooses, gates and compares as `pairing` says.
 
     `similarity_space` is ``"reward"`` (embeddings of the reward model) or ``"features"`` (cosine
     of normalised motion features over the valid frames); both on the scale (cos + 1) / 2.
     """
 
-    policy: MotionGenerator
-    reward: Reward
+    candidates: CandidateSampler
     threshold: RewardThreshold
-    num_candidates: int = 4
-    sampler: SamplerOptions = SamplerOptions()
-    guidance: float = 2.5
+    pairing: Pairing
     similarity_space: str = "reward"
 
     @torch.no_grad()
     def __call__(
         self, batch: MotionBatch, condition: Condition, rng: torch.Generator | None
     ) -> PreferenceBatch:
-        """Sample, score, choose and gate; no gradient flows into anything here."""
-        candidates, raw, rewards = self._candidates(batch, condition, rng)
-        size, k = rewards.shape
-        lengths = batch.lengths.repeat_interleave(k)
-        worst = worst_candidate(rewards)
-        rows = torch.arange(size, device=worst.device)
-        reward_unpreferred = rewards[rows, worst]
-        tau = self.threshold.value()
-        self.threshold.observe(reward_unpreferred)
-        preferred_raw = self.policy.stats.denormalize(batch.motion)
+        """Sample, score, choose and gate."""
+        drawn = self.candidates(batch, condition, rng)
+        rewards, worst = drawn.rewards, worst_candidate(drawn.rewards)
+        rows = torch.arange(len(rewards), device=rewards.device)
+        preferred_raw = self.candidates.policy.stats.denormalize(batch.motion)
+        if self.pairing.preferred == "best":
+            best = best_candidate(rewards)
+            preferred, reward_preferred = drawn.motions[rows, best], rewards[rows, best]
+        else:
+            preferred = batch.motion
+            score = self.candidates.reward.score
+            reward_preferred = score(preferred_raw, batch.lengths, batch.captions)
+        gate, tau = self._gate(rewards[rows, worst])
         return PreferenceBatch(
-            preferred=batch.motion,
-            unpreferred=candidates.view(size, k, *candidates.shape[1:])[rows, worst],
+            preferred=preferred,
+            unpreferred=drawn.motions[rows, worst],
             lengths=batch.lengths,
             condition=condition,
-            reward_preferred=self.reward.score(preferred_raw, batch.lengths, batch.captions),
-            reward_unpreferred=reward_unpreferred,
+            reward_preferred=reward_preferred,
+            reward_unpreferred=rewards[rows, worst],
             reward_candidates=rewards,
-            similarity=self._similarity(batch, candidates, preferred_raw, raw, lengths),
-            use_unpreferred=reward_unpreferred < tau,
+            similarity=self._similarity(batch, drawn, preferred_raw),
+            use_unpreferred=gate,
             tau=tau,
         )
 
-    @torch.no_grad()
-    def worst_rewards(
-        self, batch: MotionBatch, condition: Condition, rng: torch.Generator | None
-    ) -> Tensor:
-        """Reward ``[B]`` of the worst of K candidates per caption."""
-        return self._candidates(batch, condition, rng)[2].amin(dim=1)
-
-    def _candidates(
-        self, batch: MotionBatch, condition: Condition, rng: torch.Generator | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalised and raw candidates ``[B*K, T, D]``, and their rewards ``[B, K]``.
-
-        Like the motions of the dataset, candidates are zero beyond their length: a model without
-        frame masking sees those frames.
-        """
-        k = self.num_candidates
-        lengths = batch.lengths.repeat_interleave(k)
-        candidates = self.policy.sample(
-            condition.repeat_interleave(k), lengths, self.sampler, self.guidance, generator=rng
-        )
-        padding = ~batch.mask.repeat_interleave(k, dim=0).unsqueeze(-1)
-        candidates = _match_frames(candidates, batch.motion.shape[1]).masked_fill(padding, 0.0)
-        captions = [caption for caption in batch.captions for _ in range(k)]
-        raw = self.policy.stats.denormalize(candidates)
-        return candidates, raw, self.reward.score(raw, lengths, captions).view(-1, k)
+    def _gate(self, rewards: Tensor) -> tuple[Tensor, float | None]:
+        """Which unpreferred motions count ``[B]``, and tau; feeds the threshold after using it."""
+        if self.pairing.gate != "below_tau":
+            return torch.full_like(rewards, self.pairing.gate == "always", dtype=torch.bool), None
+        tau = self.threshold.value()
+        self.threshold.observe(rewards)
+        return rewards < tau, tau
 
     def _similarity(
-        self,
-        batch: MotionBatch,
-        candidates: Tensor,
-        preferred_raw: Tensor,
-        candidates_raw: Tensor,
-        lengths: Tensor,
-    ) -> Tensor:
-        """S(x_w) ``[B]`` in the chosen space."""
-        k = self.num_candidates
+        self, batch: MotionBatch, drawn: Candidates, preferred_raw: Tensor
+    ) -> Tensor | None:
+        """S(x_w) ``[B]`` of the dataset's clip in the chosen space."""
+        if not self.pairing.weighted:
+            return None
+        size, k = drawn.rewards.shape
         if self.similarity_space == "reward":
-            preferred = self.reward.embed_motions(preferred_raw, batch.lengths)
-            generated = self.reward.embed_motions(candidates_raw, lengths)
+            embed = self.candidates.reward.embed_motions
+            preferred = embed(preferred_raw, batch.lengths)
+            generated = embed(drawn.raw.flatten(0, 1), batch.lengths.repeat_interleave(k))
         else:
-            preferred, generated = batch.motion.flatten(1), candidates.flatten(1)
+            preferred, generated = batch.motion.flatten(1), drawn.motions.flatten(0, 1).flatten(1)
         similarities = motion_similarity(preferred.repeat_interleave(k, dim=0), generated)
-        return preferred_similarity(similarities.view(-1, k))
+        return preferred_similarity(similarities.view(size, k))
 
 
-def _match_frames(motions: Tensor, frames: int) -> Tensor:
+def match_frames(motions: Tensor, frames: int) -> Tensor:
     """Cut or zero-pad ``[N, T', D]`` to `frames`; both ends lie beyond every valid frame."""
     missing = frames - motions.shape[1]
     if missing > 0:

@@ -1,0 +1,152 @@
+"""Generate fixed preference pairs: the best and the worst of K motions of a base model.
+
+    python -m prepare.preference_pairs --dataset humanml --out save/pairs --num_candidates 4 \\
+        --model_path save/base/model000600000.pt --reward_path save/reward
+
+For every training caption (or --num_captions of them, drawn at random) the model generates K
+motions of the clip's length, the reward ranks them, and best and worst are stored: 2 x frames x
+features x 4 bytes per caption. offline_dpo and combined_dpo read the worst, modipo_t (--reward tmr)
+and modipo_g (--reward evaluator) both. Every file is written at once or not at all and depends on
+the seed and its number alone, so a run that was killed goes on with --resume to the same result.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from data_loaders.humanml import Draw, Entry, MotionDataset, collate, open_dataset, unit_length
+from model.checkpoints import load_generator, read_model_args
+from model.generator import SamplerOptions
+from train.loop import pick_device
+from train.preference.fixed_pairs import PairIndex, PairKey, PairStore, shard_path, write_shard
+from train.preference.pairs import CandidateSampler
+from train.preference.rewards import RewardOptions, load_reward
+from utils.errors import UserError, entry_point
+from utils.files import prepare_output_dir
+from utils.options import option, parse_options
+from utils.seeding import torch_generator
+
+
+@dataclass
+class Options(RewardOptions):
+    model_path: str = option("", "checkpoint of the reference model", required=True)
+    out: str = option("", "folder of the pairs", required=True)
+    dataset: str = option("humanml", "humanml, kit, or the name of a folder in dataset/")
+    data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
+    text_encoder_path: str = option("", "local folder of CLIP or DistilBERT")
+    num_candidates: int = option(4, "K motions generated per caption", minimum=2)
+    num_captions: int = option(0, "training captions, drawn at random; 0 = all", minimum=0)
+    candidate_sampler: str = option("ancestral", "of the motions", choices=("ancestral", "ddim"))
+    candidate_steps: int = option(0, "denoising steps; 0 = all of the model's", minimum=0)
+    guidance_param: float = option(2.5, "guidance scale; 1 = none", minimum=0)
+    batch_size: int = option(64, "captions generated at once, and per file", minimum=1)
+    seed: int = option(10, "seed of every random draw", minimum=0)
+    device: str = option("auto", "auto, cpu, cuda, or a CUDA index")
+    precision: str = option("fp32", "of the generator", choices=("fp32", "bf16"))
+    resume: bool = option(False, "go on with the folder of the same options")
+    overwrite: bool = option(False, "replace pairs that are in the folder")
+
+
+NO_CONTENT = ("out", "device", "resume", "overwrite")  # options that do not change the pairs
+
+
+def plan(data: MotionDataset, options: Options) -> PairIndex:
+    """What is to be generated: clips by length, every distinct caption of each once."""
+    keys = [
+        PairKey(entry.name, text, unit_length(entry.length, single=True))
+        for entry in data.entries
+        for text in dict.fromkeys(caption.text for caption in entry.captions)
+    ]
+    if options.num_captions > len(keys):
+        raise UserError(
+            f"--num_captions {options.num_captions} exceeds the {len(keys)} captions of the split"
+        )
+    if options.num_captions:
+        rng = np.random.default_rng(options.seed)
+        chosen = rng.choice(len(keys), options.num_captions, replace=False)
+        keys = [keys[i] for i in sorted(chosen)]
+    content = {k: v for k, v in asdict(options).items() if k not in NO_CONTENT}
+    return PairIndex(options.dataset, data.stats.feature_dim, content, keys)
+
+
+def claim_folder(index: PairIndex, options: Options) -> Path:
+    """The output folder with its index. Raises UserError where it holds pairs of other options."""
+    folder = prepare_output_dir(options.out, options.overwrite, options.resume, option="--out")
+    if options.resume and (folder / "index.json").is_file():
+        found = PairIndex.read(folder)
+        if found != index:
+            old, new = found.options, index.options
+            changed = [f"--{k} {old.get(k)} -> {v}" for k, v in new.items() if old.get(k) != v]
+            raise UserError(
+                f"--resume: {folder} was begun with {', '.join(changed) or 'other clips'}; repeat "
+                "its options, or name another folder"
+            )
+        return folder
+    for path in folder.glob("pairs_*.safetensors"):  # of an earlier index
+        path.unlink()
+    index.write(folder)
+    return folder
+
+
+def generate(
+    index: PairIndex, data: MotionDataset, candidates: CandidateSampler, folder: Path, seed: int
+) -> None:
+    """Write the files that are missing."""
+    places = {
+        (entry.name, caption.text): (entry, number)
+        for entry in data.entries
+        for number, caption in reversed(list(enumerate(entry.captions)))
+    }
+    for number, keys in enumerate(tqdm(index.shards, desc="pairs", unit="batch")):
+        path = shard_path(folder, number)
+        if path.is_file():
+            continue
+        items: list[tuple[Entry, Draw]] = []
+        for key in keys:
+            entry, caption = places[key.clip, key.caption]
+            items.append((entry, Draw(caption, key.length, 0)))
+        policy = candidates.policy
+        batch = collate(data, items, policy.padded_frames).to(policy.device)
+        rng = torch_generator((seed * 1_000_003 + number) % 2**63, policy.device)
+        drawn = candidates(batch, policy.encode_text(batch.captions), rng)
+        if not drawn.raw.isfinite().all():
+            raise UserError("generated motions hold NaN or infinity: the model has diverged")
+        write_shard(path, drawn, batch.lengths)
+
+
+@entry_point
+def main() -> None:
+    options = parse_options(Options, description=__doc__)
+    device = pick_device(options.device)
+    read_model_args(options.model_path)
+    data = open_dataset(options.dataset, "train", options.data_dir)
+    reward = load_reward(options, device, data)
+    policy = load_generator(
+        options.model_path,
+        device,
+        data_dir=options.data_dir,
+        text_encoder_path=options.text_encoder_path,
+        autocast=torch.bfloat16 if options.precision == "bf16" else None,
+    )
+    if policy.stats.feature_dim != data.stats.feature_dim:
+        raise UserError(
+            f"{options.model_path} generates {policy.stats.feature_dim} features, dataset "
+            f"{options.dataset} has {data.stats.feature_dim}; pass a matching --dataset"
+        )
+    sampler = SamplerOptions(options.candidate_sampler, options.candidate_steps or None)
+    candidates = CandidateSampler(
+        policy, reward, options.num_candidates, sampler, options.guidance_param
+    )
+    index = plan(data, options)
+    folder = claim_folder(index, options)
+    generate(index, data, candidates, folder, options.seed)
+    rewards = PairStore(folder).rewards
+    best, worst = float(rewards.amax(dim=1).mean()), float(rewards.amin(dim=1).mean())
+    print(f"{len(index.keys)} pairs in {folder}: mean reward of best {best:.3f}, worst {worst:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Stored pairs: what is read is what was written, for the right caption, or one clear line."""
+
+import json
+
+import pytest
+import torch
+
+from data_loaders.captions import Caption
+from data_loaders.humanml import DatasetFolder, Entry, MotionDataset
+from data_loaders.skeleton import HUMANML, KIT
+from tests.model.tiny import tiny_generator, tiny_stats
+from tests.train.fakes import CAPTIONS, LENGTHS, FirstFeature, make_batch, make_condition
+from tests.train.stored_pairs import EXTRA, REWARDS, raw_candidates, write_pairs
+from train.preference.fixed_pairs import FixedPairs, PairStore, shard_path
+from train.preference.methods import METHODS
+from utils.errors import UserError
+
+BEST, WORST = REWARDS.argmax(dim=1), REWARDS.argmin(dim=1)
+ROWS = torch.arange(4)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_pairs(tmp_path / "pairs")
+
+
+def draw(folder, method: str, frames: int = 12):
+    policy = tiny_generator(KIT)
+    pairs = FixedPairs(policy, FirstFeature(), PairStore(folder), METHODS[method][0])
+    return pairs(make_batch(frames=frames), make_condition(), None)
+
+
+def dataset_of(folder, captions=CAPTIONS, extra: int = EXTRA, skeleton=KIT) -> MotionDataset:
+    entries = [
+        Entry(f"{row:06d}", 0, length + extra, (Caption("another", ()), Caption(caption, ())))
+        for row, (caption, length) in enumerate(zip(captions, LENGTHS, strict=True))
+    ]
+    return MotionDataset(
+        DatasetFolder("tiny", folder, skeleton), None, entries, tiny_stats(skeleton), None
+    )
+
+
+def test_every_motion_comes_back_to_the_last_bit(folder) -> None:
+    store, raw = PairStore(folder), raw_candidates(slice(None))
+    assert torch.equal(store.rewards, REWARDS)
+    for row, length in enumerate(LENGTHS):
+        best, worst = store.load(row)
+        assert torch.equal(best, raw[row, BEST[row], : length + EXTRA])
+        assert torch.equal(worst, raw[row, WORST[row], : length + EXTRA])
+
+
+@pytest.mark.parametrize("frames", [12, 30])
+def test_generated_pairs_are_the_stored_best_and_worst_cut_to_the_crop(folder, frames) -> None:
+    found, raw = draw(folder, "modipo_t", frames), raw_candidates(slice(None))
+    batch, stats = make_batch(frames=frames), tiny_stats(KIT)
+    for motions, index in ((found.preferred, BEST), (found.unpreferred, WORST)):
+        assert motions.shape == batch.motion.shape
+        assert not motions[~batch.mask].any(), "as in the dataset"
+        for row, length in enumerate(LENGTHS):
+            expected = stats.normalize(raw[row, index[row], :length])
+            torch.testing.assert_close(motions[row, :length], expected)
+    assert torch.equal(found.reward_preferred, REWARDS.amax(dim=1))
+    assert torch.equal(found.reward_unpreferred, REWARDS.amin(dim=1))
+
+
+def test_offline_pairs_prefer_the_clip_of_the_dataset(folder) -> None:
+    found = draw(folder, "offline_dpo")
+    assert torch.equal(found.preferred, make_batch().motion)
+    assert torch.equal(found.unpreferred, draw(folder, "modipo_t").unpreferred)
+    raw = tiny_stats(KIT).denormalize(make_batch().motion)
+    expected = FirstFeature().score(raw, torch.tensor(LENGTHS), CAPTIONS)
+    torch.testing.assert_close(found.reward_preferred, expected)
+
+
+def test_pairs_are_found_by_clip_and_caption_not_by_position(folder) -> None:
+    store, batch = PairStore(folder), make_batch()
+    order = [2, 0, 3, 1]
+    shuffled = type(batch)(
+        batch.motion[order],
+        batch.lengths[order],
+        [batch.captions[i] for i in order],
+        batch.tokens,
+        [batch.names[i] for i in order],
+    )
+    for straight, mixed in zip(store.lookup(batch), store.lookup(shuffled), strict=True):
+        assert torch.equal(straight[order], mixed)
+
+
+def test_only_clips_and_captions_with_pairs_are_trained_on(folder) -> None:
+    store, data = PairStore(folder), dataset_of(folder)
+    store.check(data, tiny_generator(KIT))
+    extra = Entry("000009", 0, 40, (Caption("nobody generated this", ()),))
+    data.entries.append(extra)
+    chosen = store.restrict(data)
+    assert [entry.name for entry in chosen.entries] == [f"{i:06d}" for i in range(4)]
+    assert [c.text for entry in chosen.entries for c in entry.captions] == CAPTIONS
+    assert len(data.entries[0].captions) == 2, "the dataset itself stays as it is"
+
+
+@pytest.mark.parametrize("changes", [{"captions": CAPTIONS[::-1]}, {"extra": 8}])
+def test_pairs_of_another_dataset_are_refused(folder, changes) -> None:
+    with pytest.raises(UserError, match="its clip 000000 of 16 frames with the caption"):
+        PairStore(folder).check(dataset_of(folder, **changes), tiny_generator(KIT))
+
+
+def test_pairs_of_another_width_are_refused(folder) -> None:
+    with pytest.raises(UserError, match="have 251 features, the model has 263"):
+        PairStore(folder).check(dataset_of(folder), tiny_generator(HUMANML))
+
+
+def test_a_cut_off_file_is_named(folder) -> None:
+    path = shard_path(folder, 1)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"pairs_000001\.safetensors is damaged") as caught:
+        PairStore(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_another_run_is_named(folder) -> None:
+    shard_path(folder, 1).write_bytes(shard_path(folder, 0).read_bytes())
+    with pytest.raises(UserError, match=r"pairs_000001\.safetensors .* not those of the index"):
+        PairStore(folder)
+
+
+def test_unfinished_pairs_are_refused_with_advice(folder) -> None:
+    shard_path(folder, 0).unlink()
+    with pytest.raises(UserError, match=r"lacks 1 of 2 files .*pairs_000000.*--resume"):
+        PairStore(folder)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda index: index.pop("keys"),
+        lambda index: index["keys"][0].pop("clip"),
+        lambda index: index["options"].pop("batch_size"),
+        lambda index: index.update(keys=[]),
+    ],
+)
+def test_an_index_that_is_none_is_named(folder, spoil) -> None:
+    path = folder / "index.json"
+    index = json.loads(path.read_text())
+    spoil(index)
+    path.write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"index\.json is no index of preference pairs"):
+        PairStore(folder)
+    path.unlink()
+    with pytest.raises(UserError, match=r"no index\.json"):
+        PairStore(folder)

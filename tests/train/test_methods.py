@@ -1,0 +1,176 @@
+"""Every method against its row of the table: sources, gate, weight, and the sum of its losses."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tests.train.fakes import FirstFeature, Spy, make_batch
+from tests.train.stored_pairs import write_pairs
+from tests.train.test_train_sopo import disturb, rng
+from train.preference.fixed_pairs import PairStore
+from train.preference.methods import METHODS
+from train.train_sopo import Options, PreferenceTask, open_pairs
+from utils.errors import UserError
+
+# method: preferred, unpreferred, gate, weighted; as in the paper's tables
+TABLE = {
+    "sopo": [("dataset", "worst", "below_tau", True)],
+    "dsopo": [("dataset", "worst", "always", False)],
+    "usopo": [("dataset", "worst", "below_tau", False)],
+    "sopo_wo_vu": [("dataset", "worst", "never", True)],
+    "offline_dpo": [("dataset", "fixed", "always", False)],
+    "online_dpo": [("best", "worst", "always", False)],
+    "combined_dpo": [("dataset", "fixed", "always", False), ("best", "worst", "always", False)],
+    "modipo_t": [("fixed", "fixed", "always", False)],
+    "modipo_g": [("fixed", "fixed", "always", False)],
+    "sft": [],
+}
+PREFERENCE = [method for method in TABLE if TABLE[method]]
+DPO = ["dsopo", "offline_dpo", "online_dpo", "combined_dpo", "modipo_t", "modipo_g"]
+BETA, C, TAU = 0.7, 1.5, 0.5
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> PairStore:
+    return PairStore(write_pairs(tmp_path_factory.mktemp("pairs")))
+
+
+def make_task(method: str, store: PairStore, **changes) -> PreferenceTask:
+    """A policy that has moved, and a tau that about half of its worst motions pass."""
+    settings = {"num_candidates": 3, "tau": TAU, "beta": BETA, "preferred_weight_c": C}
+    options = Options(save_dir="", model_path="", method=method, **(settings | changes))
+    task = PreferenceTask(options, Spy.of(), FirstFeature(), None, None, store)
+    disturb(task)
+    return task
+
+
+def test_the_table_of_methods_is_the_paper_s() -> None:
+    found = {
+        name: [(p.preferred, p.unpreferred, p.gate, p.weighted) for p in pairings]
+        for name, pairings in METHODS.items()
+    }
+    assert found == TABLE
+
+
+def drawn_by_hand(task: PreferenceTask, store: PairStore) -> tuple[dict[str, Tensor], Tensor]:
+    """The motions that a step may compare, by the table's words, and the rewards ``[4, K]``."""
+    batch, generator = make_batch(), rng()
+    torch.randint(8, (4,), generator=generator)
+    policy, stats = task.policy, task.policy.stats
+    condition = policy.encode_text(batch.captions)
+    drawn = task.candidates(batch, condition, generator)
+    rows = torch.arange(4)
+    stored = [stats.normalize(m) * batch.mask.unsqueeze(-1) for m in store.lookup(batch)[:2]]
+    motions = {
+        "dataset": batch.motion,
+        "best": drawn.motions[rows, drawn.rewards.argmax(1)],
+        "worst": drawn.motions[rows, drawn.rewards.argmin(1)],
+        "fixed preferred": stored[0],
+        "fixed unpreferred": stored[1],
+    }
+    return motions, drawn.rewards
+
+
+@pytest.mark.parametrize("method", PREFERENCE)
+def test_each_method_compares_the_motions_of_its_row(method: str, store: PairStore) -> None:
+    task = make_task(method, store)
+    task.step(make_batch(), 0, rng())
+    motions, _ = drawn_by_hand(task, store)
+    assert len(task.policy.calls) == len(TABLE[method])
+    for call, (preferred, unpreferred, *_) in zip(task.policy.calls, TABLE[method], strict=True):
+        winner, loser = call["motion"].chunk(2)
+        for found, word, side in (
+            (winner, preferred, "preferred"),
+            (loser, unpreferred, "unpreferred"),
+        ):
+            expected = motions[f"fixed {side}" if word == "fixed" else word]
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def error_differences(task: PreferenceTask, call: dict) -> tuple[Tensor, Tensor]:
+    """Policy minus reference ``[4]`` of winners and losers, for the inputs of one call."""
+    inputs = [call[name] for name in ("motion", "lengths", "t", "noise", "condition")]
+    with torch.no_grad():
+        difference = task.policy.denoising_error(*inputs) - task.reference.denoising_error(*inputs)
+    return difference.chunk(2)
+
+
+@pytest.mark.parametrize("method", DPO)
+def test_dpo_methods_minimise_the_diffusion_dpo_loss(method: str, store: PairStore) -> None:
+    """-log sigmoid(-T beta (L_w - L_l)), written out; summed over the kinds of pair."""
+    task = make_task(method, store)
+    found = task.step(make_batch(), 0, rng()).loss
+    expected = 0.0
+    for call in list(task.policy.calls):
+        winner, loser = error_differences(task, call)
+        expected += -F.logsigmoid(-8 * BETA * (winner - loser)).mean().item()
+    assert found.item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ["sopo", "usopo", "sopo_wo_vu"])
+def test_gate_and_weight_of_semi_online_methods(method: str, store: PairStore) -> None:
+    task = make_task(method, store)
+    _, rewards = drawn_by_hand(task, store)
+    worst = rewards.amin(dim=1)
+    task.threshold.tau = float(worst.median())
+    found = task.step(make_batch(), 0, rng())
+    winner, loser = error_differences(task, task.policy.calls[0])
+    ((_, _, gate, weighted),) = TABLE[method]
+    opened = {"below_tau": worst < task.threshold.tau, "never": worst < -1}[gate]
+    assert gate == "never" or 0 < opened.sum() < 4
+    beta_w = torch.full((4,), BETA)
+    if weighted:
+        batch = make_batch()
+        pairs = task.sources[0](batch, task.policy.encode_text(batch.captions), redrawn())
+        beta_w = BETA * (C - pairs.similarity)
+    z = -8 * (beta_w * winner - opened * BETA * loser)
+    assert found.loss.item() == pytest.approx(-F.logsigmoid(z).mean().item(), rel=1e-4)
+    assert float(found.metrics["gate/share_below_tau"]) == opened.float().mean()
+    assert ("gate/tau" in found.metrics) == (gate == "below_tau")
+
+
+def redrawn() -> torch.Generator:
+    """A step's generator after it has drawn t."""
+    generator = rng()
+    torch.randint(8, (4,), generator=generator)
+    return generator
+
+
+def test_combined_is_the_sum_of_offline_and_online(store: PairStore) -> None:
+    """The kinds share t; the noise is the online one's, so the offline loss is taken there."""
+    combined = make_task("combined_dpo", store)
+    total = combined.step(make_batch(), 0, rng())
+    online = make_task("online_dpo", store).step(make_batch(), 0, rng())
+    call = combined.policy.calls[0]
+    task = make_task("offline_dpo", store)
+    pairs = task.sources[0](make_batch(), call["condition"][:4], None)
+    offline, _ = task.pair_loss(pairs, call["t"][:4], call["noise"][:4])
+    expected = online.loss.item() + offline.loss.mean().item()
+    assert total.loss.item() == pytest.approx(expected, rel=1e-5)
+    kinds = {name.split("/")[0] for name in total.metrics}
+    assert kinds == {"dataset_fixed", "best_worst"}
+
+
+def test_methods_without_online_pairs_generate_nothing(store: PairStore) -> None:
+    for method in ("offline_dpo", "modipo_t", "sft"):
+        task = make_task(method, store)
+        task.candidates = None
+        task.step(make_batch(), 0, rng()).loss.backward()
+        assert any(p.grad.abs().max() > 0 for p in task.module.parameters() if p.grad is not None)
+
+
+def test_only_gated_methods_are_probed(store: PairStore) -> None:
+    gated = {method for method in TABLE if make_task(method, store).gated}
+    assert gated == {"sopo", "usopo"}
+
+
+def test_pairs_ranked_by_another_reward_are_refused(tmp_path) -> None:
+    folder = write_pairs(tmp_path, reward="evaluator")
+    for method, accepted in (("modipo_g", True), ("offline_dpo", True), ("modipo_t", False)):
+        options = Options(method=method, pairs_path=str(folder))
+        if accepted:
+            assert len(open_pairs(options).rows) == 4
+        else:
+            with pytest.raises(UserError, match="needs pairs ranked by --reward tmr"):
+                open_pairs(options)
