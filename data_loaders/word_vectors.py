@@ -16,7 +16,7 @@ from torch import Tensor
 
 from data_loaders.captions import pad_sentence
 from utils.errors import UserError
-from utils.files import read_array
+from utils.files import atomic_write, read_array
 
 VECTORS_FILE, WORDS_FILE, ROWS_FILE = "our_vab_data.npy", "our_vab_words.pkl", "our_vab_idx.pkl"
 
@@ -85,6 +85,15 @@ class WordVectorizer:
                 f"{folder / WORDS_FILE} lacks the word unk, which stands for all others"
             )
         return WordVectorizer(vectors, {word: rows[word] for word in words})
+
+    def save(self, folder: str | Path) -> None:
+        """Write upstream's folder."""
+        folder = Path(folder)
+        with atomic_write(folder / VECTORS_FILE) as temporary:
+            np.save(temporary, self.vectors.numpy())
+        for name, value in ((WORDS_FILE, list(self.rows)), (ROWS_FILE, self.rows)):
+            with atomic_write(folder / name) as temporary:
+                temporary.write_bytes(pickle.dumps(value))
 
     def token(self, token: str) -> tuple[int, int]:
         """Row and class number of one ``word/POS`` token.

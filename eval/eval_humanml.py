@@ -1,45 +1,52 @@
-"""The HumanML3D / KIT table of a model: R-Precision, FID, MM-Dist, Diversity, MultiModality.
+"""The table of a model: R-Precision, FID, MM-Dist, Diversity, MultiModality.
 
     python -m eval.eval_humanml --model_path save/my_model/model000475000.pt --eval_mode wo_mm
-    python -m eval.eval_humanml --model_path ... --eval_mode mm_short
+    python -m eval.eval_humanml --model_path ... --eval_mode full --split test --resume
+    python -m eval.eval_humanml --model_path ... --dataset mine --evaluator_dir evaluators/mine
 
-Modes (Tevet et al. 2023): wo_mm = 20 replications; mm_short = 5 with MultiModality; debug = 5.
-Each replication generates 1024 motions for captions and lengths of the split and walks the whole
-split as ground truth. Needs upstream's evaluators (folder t2m or kit), their statistics and the
-folder glove. Writes eval_humanml_{folder}_{step}_gscale{g}_{mode}.log beside the checkpoint, with
-a .json of all values and a .md table.
+Modes (Tevet et al. 2023): wo_mm = 20 replications; mm_short = 5 with MultiModality; debug = 5;
+full = 20 with MultiModality. Each replication generates 1024 motions for captions and lengths of
+the split and walks the whole split as ground truth. Needs upstream's evaluators (folder t2m or
+kit), their statistics and the folder glove, or the folder of train.train_evaluators. Where a
+dataset has annotations, R-Precision draws pools of 32 distinct meanings, and the table says so.
+
+Writes eval_humanml_{folder}_{step}_gscale{g}_{mode}.log beside the checkpoint (with _{split} for
+another split than test), a .json of all values, and the table as .md, .tex and .csv. A stopped
+evaluation goes on at the next replication with --resume and gives the figures of an unbroken one.
+--judge_path, --reward_path and --measure_motions add what an independent TMR, the training reward,
+the feet, the jerk and the stated facts say of one motion per clip, beside the real ones.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from data_loaders.humanml import (
-    MotionBatch,
-    MotionDataset,
-    make_loader,
-    open_dataset,
-    resolve_dataset,
-)
+from data_loaders.humanml import MotionBatch, open_dataset, resolve_dataset
 from data_loaders.normalizer import convert
 from eval.evaluators import CoEmbedder, EvaluatorFiles
 from eval.metrics import POOL
+from eval.motion_quality import Judges, Quality, format_quality, measure_generator
+from eval.progress import Progress
 from eval.protocol import (
     MODEL,
     MODES,
-    REAL,
     Embeddings,
     Protocol,
-    format_table,
+    Replication,
+    check_distinct,
     report,
     run_replications,
     summarize,
+    tell_broken,
 )
+from eval.split_embeddings import SplitEmbeddings
+from eval.tables import STYLES, Setting, format_table, rows_of
 from model.checkpoints import load_generator, read_model_args, step_of
 from model.generator import MotionGenerator, SamplerOptions
 from train.loop import pick_device
@@ -49,6 +56,12 @@ from utils.options import option, parse_options
 from utils.provenance import provenance
 from utils.seeding import torch_generator
 
+# What a resumed evaluation may change: no figure of a replication depends on it.
+FREE_OPTIONS = (
+    *("resume", "overwrite", "device", "output_dir", "model_path", "text_encoder_path"),
+    *("reward_text_encoder_path", "judge_path", "reward_path", "measure_motions"),
+)
+
 
 @dataclass
 class Options:
@@ -57,11 +70,12 @@ class Options:
     guidance_param: float = option(2.5, "guidance scale; 1 = plain conditional", minimum=0)
     seed: int = option(10, "seed of every random draw", minimum=0)
     dataset: str = option("", "humanml, kit or another dataset; none = the checkpoint's")
-    split: str = option("test", "its split; val while developing")
+    split: str = option("val", "its split; test is for the final table")
     data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
     evaluator_dir: str = option("", "folder of the evaluators, where it is not t2m or kit")
     glove_dir: str = option("", "folder of the word vectors, where it is not glove")
-    text_encoder_path: str = option("", "local folder of CLIP or DistilBERT")
+    text_encoder_path: str = option("", "local folder of CLIP or DistilBERT, for the generator")
+    reward_text_encoder_path: str = option("", "local folder of DistilBERT, for the TMR models")
     sampler: str = option("ancestral", "sampling algorithm", choices=("ancestral", "ddim"))
     sample_steps: int = option(0, "denoising steps; 0 = all of the model's", minimum=0)
     batch_size: int = option(32, "motions generated at once; pools stay at 32", minimum=1)
@@ -72,6 +86,10 @@ class Options:
     precision: str = option("fp32", "of the generator", choices=("fp32", "bf16"))
     output_dir: str = option("", "folder for log and tables; none = beside the checkpoint")
     overwrite: bool = option(False, "replace the log of an earlier evaluation")
+    resume: bool = option(False, "go on after the last finished replication")
+    judge_path: str = option("", "run folder of a TMR that no training has seen; none = skip")
+    reward_path: str = option("", "run folder of the training reward, to show beside the judge")
+    measure_motions: bool = option(False, "feet, jerk and stated facts, without a judge as well")
 
     def protocol(self) -> Protocol:
         """The mode's protocol with the sizes that were given."""
@@ -85,10 +103,12 @@ class Options:
 
 @dataclass(frozen=True)
 class Prompts:
-    """What N motions are generated for: captions, their tokens, and lengths ``[N]`` in frames."""
+    """What N motions are generated for: captions, their tokens, the clips that they are of, and
+    lengths ``[N]`` in frames."""
 
     captions: list[str]
     tokens: list[tuple[str, ...]]
+    names: list[str]
     lengths: Tensor
 
     def __len__(self) -> int:
@@ -96,8 +116,16 @@ class Prompts:
 
     def __getitem__(self, rows: Tensor) -> "Prompts":
         chosen = rows.tolist()
+        lists = (self.captions, self.tokens, self.names)
+        return Prompts(*([values[i] for i in chosen] for values in lists), self.lengths[rows])
+
+    @staticmethod
+    def of(batches: Sequence[MotionBatch]) -> "Prompts":
         return Prompts(
-            [self.captions[i] for i in chosen], [self.tokens[i] for i in chosen], self.lengths[rows]
+            [caption for batch in batches for caption in batch.captions],
+            [tokens for batch in batches for tokens in batch.tokens],
+            [name for batch in batches for name in batch.names],
+            torch.cat([batch.lengths for batch in batches]),
         )
 
 
@@ -107,75 +135,78 @@ class Evaluation:
     def __init__(
         self,
         generator: MotionGenerator,
-        data: MotionDataset,
+        split: SplitEmbeddings,
         embedder: CoEmbedder,
         protocol: Protocol,
         options: Options,
     ) -> None:
-        self.generator, self.data, self.embedder = generator, data, embedder
+        self.generator, self.split, self.embedder = generator, split, embedder
         self.protocol, self.options = protocol, options
-        self.frames = data.skeleton.max_length
+        self.frames = split.data.skeleton.max_length
         self.rng = np.random.RandomState(options.seed)
         self.noise = torch_generator(options.seed, generator.device)
 
     def ground_truth(self, walk: int) -> Embeddings:
-        """The whole split in shuffled full pools, cropped and captioned anew in every walk."""
-        data = self.data
-        real = MotionDataset(
-            data.folder, data.packed, data.entries, self.embedder.stats, data.annotations
-        )
-        texts, motions = [], []
-        for batch in self._pools(real, stream=1, walk=walk):
-            texts.append(self.embedder.embed_texts(batch.tokens))
-            motions.append(self.embedder.embed_motions(batch.motion, batch.lengths))
-        return Embeddings(torch.cat(texts).numpy(), torch.cat(motions).numpy())
+        """The whole split. Its draws are independent of those of the prompts."""
+        return self.split.walk(2 * self.options.seed + 1, walk)
+
+    def check_meanings(self) -> None:
+        """Raises UserError where a replication will not draw enough distinct meanings."""
+        if self.split.data.annotations:
+            for replication in range(self.protocol.replications):
+                check_distinct(self.split.meanings(self.prompts(replication).captions))
+
+    def prompts(self, replication: int) -> Prompts:
+        """Full pools, as many as motions are generated."""
+        count = self.protocol.pools(len(self.split.data))
+        pools = self.split.pools(2 * self.options.seed, replication)
+        return Prompts.of([pool for pool, _ in zip(pools, range(count), strict=False)])
 
     def generated(self, replication: int) -> Embeddings:
         """One motion for each caption of the generated pools, and the repeats of some pools."""
-        count = self.protocol.pools(len(self.data))
-        pools = self._pools(self.data, stream=0, walk=replication)
-        prompts = _prompts([pool for pool, _ in zip(pools, range(count), strict=False)])
-        repeated = None
+        prompts = self.prompts(replication)
+        count = len(prompts) // POOL
         rows = self.rng.choice(count, self.protocol.repeated_pools, replace=False)
-        if len(rows):
-            several = prompts[torch.arange(count * POOL).view(count, POOL)[rows].flatten()]
-            repeated = self._embed_repeats(several, replication)
+        several = torch.arange(count * POOL).view(count, POOL)[rows].flatten()
+        several = prompts[several.repeat_interleave(self.protocol.repeats)]
+        repeats = self._embed_samples(several, f"replication {replication}, repeats")
         motions = self._embed_samples(prompts, f"replication {replication}")
         return Embeddings(
-            self.embedder.embed_texts(prompts.tokens).numpy(), motions.numpy(), repeated
+            self.split.texts(prompts.tokens).numpy(),
+            motions.numpy(),
+            repeats.unflatten(0, (-1, self.protocol.repeats)).numpy() if len(several) else None,
+            self.split.meanings(prompts.captions),
+            broken=(*_broken(motions, prompts), *_broken(repeats, several)),
         )
 
-    def _pools(self, data: MotionDataset, stream: int, walk: int) -> Iterator[MotionBatch]:
-        """Shuffled batches of 32; streams keep prompts and ground truth independent."""
-        return make_loader(
-            data,
-            POOL,
-            shuffle=True,
-            seed=2 * self.options.seed + stream,
-            epoch=walk,
-            drop_last=True,
-            pad_to=self.frames,
-        )
+    def state(self) -> dict[str, Any]:
+        """Both streams of random numbers, for JSON."""
+        numbers = self.rng.get_state(legacy=False)
+        numbers["state"]["key"] = numbers["state"]["key"].tolist()
+        return {"numpy": numbers, "noise": self.noise.get_state().tolist()}
 
-    def _embed_repeats(self, prompts: Prompts, replication: int) -> np.ndarray:
-        """``[captions, repeats, d]``."""
-        repeats = self.protocol.repeats
-        rows = torch.arange(len(prompts)).repeat_interleave(repeats)
-        embedded = self._embed_samples(prompts[rows], f"replication {replication}, repeats")
-        return embedded.unflatten(0, (-1, repeats)).numpy()
+    def load_state(self, state: dict[str, Any]) -> None:
+        numbers = state["numpy"]
+        key = np.array(numbers["state"]["key"], np.uint32)
+        self.rng.set_state(numbers | {"state": numbers["state"] | {"key": key}})
+        self.noise.set_state(torch.tensor(state["noise"], dtype=torch.uint8))
 
     def _embed_samples(self, prompts: Prompts, name: str) -> Tensor:
-        """Embeddings ``[N, d]`` of one generated motion per prompt."""
+        """Embeddings ``[N, d]`` of one generated motion per prompt, NaN for broken motions."""
+        if not len(prompts):
+            return torch.empty(0, self.embedder.width)
         batches = torch.arange(len(prompts)).split(self.options.batch_size)
         return torch.cat([self._embed_batch(prompts[rows]) for rows in tqdm(batches, desc=name)])
 
     @torch.no_grad()
     def _embed_batch(self, prompts: Prompts) -> Tensor:
         motions = self._sample(prompts).float()
-        if not motions.isfinite().all():
-            raise UserError("generated motions hold NaN or infinity: the model has diverged")
+        finite = motions.isfinite().all(dim=2).all(dim=1)
+        motions = motions.where(finite[:, None, None], torch.zeros_like(motions))
         normalised = convert(motions, self.generator.stats, self.embedder.stats)
-        return self.embedder.embed_motions(normalised, prompts.lengths)
+        embedded = self.embedder.embed_motions(normalised, prompts.lengths)
+        embedded[~finite.to(embedded.device)] = torch.nan
+        return embedded
 
     def _sample(self, prompts: Prompts) -> Tensor:
         """Motions ``[B, 196, D]`` that keep what was sampled after their lengths.
@@ -194,12 +225,10 @@ class Evaluation:
         )[:-1]
 
 
-def _prompts(batches: list[MotionBatch]) -> Prompts:
-    return Prompts(
-        [caption for batch in batches for caption in batch.captions],
-        [tokens for batch in batches for tokens in batch.tokens],
-        torch.cat([batch.lengths for batch in batches]),
-    )
+def _broken(embedded: Tensor, prompts: Prompts) -> list[str]:
+    """The clips whose generated motion is broken."""
+    finite = embedded.isfinite().all(dim=1).tolist()
+    return [name for name, good in zip(prompts.names, finite, strict=True) if not good]
 
 
 def log_path(options: Options) -> Path:
@@ -216,7 +245,16 @@ def log_path(options: Options) -> Path:
     return Path(options.output_dir or model_path.parent) / f"{name}.log"
 
 
-def prepare_evaluation(options: Options) -> Evaluation:
+@dataclass(frozen=True)
+class Prepared:
+    """An evaluation, how the table names its setting, and the judges that were asked for."""
+
+    evaluation: Evaluation
+    setting: Setting
+    judges: Judges
+
+
+def prepare_evaluation(options: Options) -> Prepared:
     """Load everything and refuse what cannot work, before the long run."""
     dataset = options.dataset or str(read_model_args(options.model_path).get("dataset", "humanml"))
     folder = resolve_dataset(dataset, options.data_dir)
@@ -225,7 +263,7 @@ def prepare_evaluation(options: Options) -> Evaluation:
     embedder = CoEmbedder.load(files, device)
     data = open_dataset(dataset, options.split, options.data_dir)
     protocol = options.protocol()
-    protocol.check(len(data), embedder.evaluators.sizes.embedding)
+    protocol.check(len(data), embedder.width)
     generator = load_generator(
         options.model_path,
         device,
@@ -241,37 +279,92 @@ def prepare_evaluation(options: Options) -> Evaluation:
     if len(set(widths.values())) > 1:
         found = ", ".join(f"{name} has {width}" for name, width in widths.items())
         raise UserError(f"the numbers of features differ: {found}; pass a matching --dataset")
-    return Evaluation(generator, data, embedder, protocol, options)
+    judges = Judges.load(
+        options.judge_path,
+        options.reward_path,
+        options.reward_text_encoder_path,
+        data.skeleton,
+        device,
+    )
+    setting = Setting(
+        dataset=dataset,
+        split=options.split,
+        pools="distinct meanings" if data.annotations else "random",
+        evaluators=files.digest(),
+        seed=options.seed,
+        **asdict(protocol),
+    )
+    evaluation = Evaluation(generator, SplitEmbeddings(data, embedder), embedder, protocol, options)
+    evaluation.check_meanings()
+    return Prepared(evaluation, setting, judges)
+
+
+def run_logged(prepared: Prepared, progress: Progress, resume: bool) -> list[Replication]:
+    """All replications; the log grows while they run, and each is kept when it ends."""
+    evaluation = prepared.evaluation
+    done = progress.load(evaluation) if resume else progress.forget()
+    progress.log.parent.mkdir(parents=True, exist_ok=True)
+    with open(progress.log, "a" if done else "w", encoding="utf-8") as file:
+
+        def log(text: str) -> None:
+            tqdm.write(text)
+            print(text, file=file, flush=True)
+
+        return run_replications(
+            evaluation.protocol,
+            evaluation.generated,
+            evaluation.ground_truth,
+            evaluation.rng,
+            log,
+            done,
+            lambda replications: progress.save(evaluation, replications),
+        )
+
+
+def write_tables(content: dict[str, Any], setting: Setting, path: Path) -> str:
+    """The results of `path` (a log) as Markdown, LaTeX and CSV beside it; returns the first."""
+    lost = [name for names in content["broken_motions"].values() for name in names]
+    notes = [f"warning: left out, NaN or infinity: {tell_broken(lost)}"] if lost else []
+    if content["quality"]:
+        rows = {name: Quality(**row) for name, row in content["quality"].items()}
+        notes.append(f"One motion per clip:\n\n{format_quality(rows)}")
+    tables = {
+        style.suffix: format_table(rows_of(content), setting, style, notes)
+        for style in STYLES.values()
+    }
+    for suffix, table in tables.items():
+        write_text(path.with_suffix(suffix), table)
+    return tables[".md"]
 
 
 def evaluate(options: Options) -> Path:
     """Run the script; returns the path of the log."""
     read_model_args(options.model_path)
     path = log_path(options)
-    if path.exists() and not options.overwrite:
-        raise UserError(f"{path} exists already; add --overwrite to replace it")
-    evaluation = prepare_evaluation(options)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", encoding="utf-8") as file:  # grows while the replications run
-
-        def log(text: str) -> None:
-            tqdm.write(text)
-            print(text, file=file, flush=True)
-
-        replications = run_replications(
-            evaluation.protocol, evaluation.generated, evaluation.ground_truth, evaluation.rng, log
+    if path.exists() and not (options.overwrite or options.resume):
+        raise UserError(
+            f"{path} exists already; add --overwrite to replace it, or --resume to go on"
         )
-    summary = summarize(replications)
-    table = format_table(summary, {REAL: "real", MODEL: Path(options.model_path).parent.name})
-    write_text(path.with_suffix(".md"), table + "\n")
+    prepared = prepare_evaluation(options)
+    fixed = {name: value for name, value in asdict(options).items() if name not in FREE_OPTIONS}
+    progress = Progress(path, fixed | asdict(prepared.setting))
+    replications = run_logged(prepared, progress, options.resume)
+    evaluation, quality = prepared.evaluation, {}
+    if options.measure_motions or options.judge_path or options.reward_path:
+        data = evaluation.split.data
+        quality = measure_generator(evaluation.generator, data, prepared.judges, options)
     content = {
+        "name": Path(options.model_path).resolve().parent.name,
+        "setting": asdict(prepared.setting),
         "options": asdict(options),
-        "protocol": asdict(evaluation.protocol),
-        "results": report(summary),
+        "results": report(summarize(replications)),
+        "broken_motions": {number: row[MODEL].broken for number, row in enumerate(replications)},
+        "quality": {name: asdict(row) for name, row in quality.items()},
         "provenance": provenance(),
     }
     write_json(path.with_suffix(".json"), content)
-    print(table)
+    print(write_tables(content, prepared.setting, path))
+    progress.path.unlink()
     return path
 
 

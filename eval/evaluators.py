@@ -5,6 +5,7 @@ encoder reads movements: 4 frames each, from a convolutional encoder. Parameter 
 upstream's, so its ``text_mot_match/model/finest.tar`` loads strictly.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,23 @@ class MovementConvEncoder(nn.Module):
 
     def forward(self, motion: Tensor) -> Tensor:
         return self.out_net(self.main(motion[..., :-CONTACTS].transpose(1, 2)).transpose(1, 2))
+
+
+class MovementConvDecoder(nn.Module):
+    """Movements ``[B, T/4, latent]`` back to motions ``[B, T, D]``; needed in training only."""
+
+    def __init__(self, features: int, hidden: int, latent: int) -> None:
+        super().__init__()
+        self.main = nn.Sequential(
+            nn.ConvTranspose1d(latent, hidden, kernel_size=4, stride=2, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.ConvTranspose1d(hidden, features, kernel_size=4, stride=2, padding=1),
+            nn.LeakyReLU(0.2),
+        )
+        self.out_net = nn.Linear(features, features)
+
+    def forward(self, movements: Tensor) -> Tensor:
+        return self.out_net(self.main(movements.transpose(1, 2)).transpose(1, 2))
 
 
 class SequenceEncoder(nn.Module):
@@ -184,18 +202,23 @@ class EvaluatorFiles:
     def find(
         dataset: str, data_folder: Path, folder: str = "", glove: str = ""
     ) -> "EvaluatorFiles":
-        """Look in `folder` and `glove`, else in ``t2m`` or ``kit`` and ``glove`` here or in the
-        project. The statistics are ``meta/{mean,std}.npy`` in one of the folder's `STATS_FOLDERS`,
-        or ``{t2m,kit}_{mean,std}.npy`` beside the dataset's folder, as MDM distributes them.
+        """Look in `folder`, else in ``t2m`` or ``kit`` here or in the project; for word vectors in
+        `glove`, else in the evaluators' own ``glove``, else in ``glove`` here or in the project.
+        The statistics are ``meta/{mean,std}.npy`` in one of the folder's `STATS_FOLDERS`, or
+        ``{t2m,kit}_{mean,std}.npy`` beside the dataset's folder, as MDM distributes them.
 
         Raises UserError with one line that names everything missing and where it belongs.
         """
         if not folder and dataset not in FOLDERS:
             raise UserError(
-                f"no evaluators are published for dataset {dataset}; pass --evaluator_dir with "
-                "evaluators trained on it"
+                f"no evaluators are published for dataset {dataset}; train them with: python -m "
+                f"train.train_evaluators --dataset {dataset} --save_dir FOLDER, and pass "
+                "--evaluator_dir FOLDER"
             )
-        root = _place(folder, FOLDERS.get(dataset, ""))
+        root = find_folder(folder, FOLDERS.get(dataset, ""))
+        own_words = root / "glove"
+        if not glove and own_words.is_dir():
+            glove = str(own_words)
         beside = data_folder.parent / f"{FOLDERS.get(dataset, root.name)}_mean.npy"
         means = [*(root / name / "meta" / "mean.npy" for name in STATS_FOLDERS), beside]
         mean = next((path for path in means if path.is_file()), means[0])
@@ -203,10 +226,14 @@ class EvaluatorFiles:
             checkpoint=root / "text_mot_match" / "model" / "finest.tar",
             mean=mean,
             std=mean.with_name(mean.name.replace("mean", "std")),
-            glove=_place(glove, "glove"),
+            glove=find_folder(glove, "glove"),
         )
         files._check_presence(beside)
         return files
+
+    def digest(self) -> str:
+        """Which evaluators these are: the start of the checkpoint's SHA-256."""
+        return hashlib.sha256(self.checkpoint.read_bytes()).hexdigest()[:16]
 
     def _check_presence(self, beside: Path) -> None:
         words = [self.glove / name for name in (VECTORS_FILE, WORDS_FILE, ROWS_FILE)]
@@ -220,7 +247,7 @@ class EvaluatorFiles:
             )
 
 
-def _place(given: str, name: str) -> Path:
+def find_folder(given: str, name: str) -> Path:
     """The folder that was asked for, else `name` here or in the project."""
     places = [Path(given)] if given else [Path(name), PROJECT_ROOT / name]
     return next((place for place in places if place.is_dir()), places[0])
@@ -253,6 +280,11 @@ class CoEmbedder:
                 f"numbers, the evaluators of {files.checkpoint} read {sizes.word}"
             )
         return CoEmbedder(evaluators, stats, vectorizer, device)
+
+    @property
+    def width(self) -> int:
+        """Of an embedding."""
+        return self.evaluators.sizes.embedding
 
     @torch.no_grad()
     def embed_texts(self, tokens: list[tuple[str, ...]]) -> Tensor:

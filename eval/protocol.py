@@ -5,13 +5,22 @@ and for a model; mean and 95 % interval over them; and the log file that upstrea
 Source: Guo et al., CVPR 2022; Tevet et al., "Human Motion Diffusion Model", ICLR 2023.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 
-from eval.metrics import POOL, diversity, fid, matching_score, multimodality, r_precision
+from eval.metrics import (
+    POOL,
+    diversity,
+    fid,
+    matching_score,
+    multimodality,
+    r_precision,
+    top_k_hits,
+)
 from utils.errors import UserError
 
 REAL, MODEL = "ground truth", "vald"  # the names in upstream's log
@@ -62,27 +71,49 @@ MODES = {
     "wo_mm": Protocol(replications=20),
     "mm_short": Protocol(replications=5, repeated_captions=100),
     "debug": Protocol(replications=5),
+    "full": Protocol(replications=20, repeated_captions=100),
 }
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Paired texts and motions ``[N, d]`` in pools of 32, and ``[captions, repeats, d]``."""
+    """Paired texts and motions ``[N, d]`` in pools of 32, and ``[captions, repeats, d]``.
+
+    Rows of NaN stand for broken motions, whose clips are named in `broken`. meanings: what the
+    texts state, where R-Precision is to draw pools of distinct meanings.
+    """
 
     texts: np.ndarray
     motions: np.ndarray
     repeated: np.ndarray | None = None
+    meanings: list[str] | None = None
+    broken: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Figures:
-    """One row of one replication; r_precision: top 1, 2, 3."""
+    """One row of one replication; r_precision: top 1, 2, 3.
+
+    A figure is None where it is not asked for, or where too few motions are left for it because
+    the others are `broken`.
+    """
 
     matching_score: float
-    r_precision: np.ndarray
-    fid: float
-    diversity: float
+    r_precision: np.ndarray | None
+    fid: float | None
+    diversity: float | None
     multimodality: float | None = None
+    broken: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        tops = None if self.r_precision is None else self.r_precision.tolist()
+        return asdict(self) | {"r_precision": tops}
+
+    @staticmethod
+    def from_json(content: dict[str, Any]) -> "Figures":
+        tops = content["r_precision"]
+        kept = {"broken": tuple(content["broken"])}
+        return Figures(**content | kept | {"r_precision": None if tops is None else np.array(tops)})
 
 
 Replication = dict[str, Figures]  # by REAL and MODEL
@@ -120,21 +151,25 @@ def run_replications(
     ground_truth: Callable[[int], Embeddings],
     rng: np.random.RandomState,
     log: Callable[[str], None],
+    done: Sequence[Replication] = (),
+    finished: Callable[[list[Replication]], None] = lambda replications: None,
 ) -> list[Replication]:
     """Run all replications and log each when it ends, then the summary.
 
     `generate` gives the model's embeddings of replication r; `ground_truth` those of its p-th walk
     over the real split, which upstream crops and pairs anew every time: the first walk of a
     replication gives all its figures, and the second is what both sets' FID is measured against.
+    `done` are those of an interrupted run; `finished` is called after every further one.
     """
-    replications = []
-    for number in range(protocol.replications):
+    replications = list(done)
+    for number in range(len(done), protocol.replications):
         sets = {MODEL: generate(number), REAL: ground_truth(2 * number)}
         again = ground_truth(2 * number + 1).motions
         replications.append(
             {name: measure(sets[name], again, protocol, rng) for name in (REAL, MODEL)}
         )
         log("\n".join(replication_log(number, replications[-1], datetime.now())))
+        finished(replications)
     log("\n".join(summary_log(summarize(replications))))
     return replications
 
@@ -142,15 +177,84 @@ def run_replications(
 def measure(
     found: Embeddings, real: np.ndarray, protocol: Protocol, rng: np.random.RandomState
 ) -> Figures:
-    """The figures of one set; `real` ``[N, d]`` are the motions of the FID's other side."""
-    pairs, repeated = protocol.multimodality_pairs, found.repeated
+    """The figures of one set; `real` ``[N, d]`` are the motions of the FID's other side.
+
+    Broken motions are left out. Raises UserError when all are broken, and, with none broken, when
+    a metric needs more motions than there are.
+    """
+    kept = np.isfinite(found.motions).all(axis=1)
+    count = int(kept.sum())
+    if count == 0:
+        raise UserError("every generated motion holds NaN or infinity: the model has diverged")
+    texts, motions = found.texts[kept], found.motions[kept]
+    meanings = found.meanings and [m for m, k in zip(found.meanings, kept, strict=True) if k]
+
+    def possible(needed: int) -> bool:
+        return bool(kept.all()) or count >= needed
+
+    pairs = protocol.diversity_pairs
     return Figures(
-        matching_score=matching_score(found.texts, found.motions),
-        r_precision=r_precision(found.texts, found.motions),
-        fid=fid(real, found.motions),
-        diversity=diversity(found.motions, protocol.diversity_pairs, rng),
-        multimodality=None if repeated is None else multimodality(repeated, pairs, rng),
+        matching_score=matching_score(texts, motions),
+        r_precision=precision(texts, motions, meanings, rng) if possible(POOL) else None,
+        fid=fid(real, motions) if possible(motions.shape[1] + 1) else None,
+        diversity=diversity(motions, pairs, rng) if possible(pairs + 1) else None,
+        multimodality=_multimodality(found.repeated, protocol, rng),
+        broken=found.broken,
     )
+
+
+def _multimodality(
+    repeated: np.ndarray | None, protocol: Protocol, rng: np.random.RandomState
+) -> float | None:
+    """Captions with a broken repeat are left out."""
+    if repeated is None:
+        return None
+    whole = repeated[np.isfinite(repeated).all(axis=(1, 2))]
+    return multimodality(whole, protocol.multimodality_pairs, rng) if len(whole) else None
+
+
+def precision(
+    texts: np.ndarray,
+    motions: np.ndarray,
+    meanings: list[str] | None,
+    rng: np.random.RandomState,
+) -> np.ndarray:
+    """R-Precision ``[3]``: over the consecutive pools, or over pools of distinct meanings.
+
+    With meanings, every text is asked in a pool of its own motion and of 31 whose texts state
+    other things, pairwise distinct. Raises UserError when there are fewer than 32 meanings.
+    """
+    if meanings is None:
+        return r_precision(texts, motions)
+    pools = distinct_pools(meanings, rng)
+    hits = [top_k_hits(texts[i : i + 1], motions[pool])[0] for i, pool in enumerate(pools)]
+    return np.mean(hits, axis=0)
+
+
+def check_distinct(meanings: list[str]) -> None:
+    """Raises UserError when there are too few distinct meanings for a pool."""
+    count = len(set(meanings))
+    if count < POOL:
+        raise UserError(
+            f"R-Precision needs pools of {POOL} distinct meanings, these captions have {count}: "
+            "use a larger split or more motions (--num_motions)"
+        )
+
+
+def distinct_pools(meanings: list[str], rng: np.random.RandomState) -> np.ndarray:
+    """Rows ``[N, 32]`` of one pool per item: itself first, then 31 items of other meanings.
+
+    The 31 meanings are drawn uniformly without repetition, then one item of each.
+    """
+    check_distinct(meanings)
+    kinds, kind = np.unique(meanings, return_inverse=True)
+    members = [np.flatnonzero(kind == k) for k in range(len(kinds))]
+    pools = np.empty((len(kind), POOL), int)
+    for row, own in enumerate(kind):
+        others = rng.choice(len(kinds) - 1, POOL - 1, replace=False)
+        others += others >= own
+        pools[row] = [row, *(members[k][rng.randint(len(members[k]))] for k in others)]
+    return pools
 
 
 def summarize(replications: list[Replication]) -> dict[str, dict[str, Estimate]]:
@@ -158,7 +262,8 @@ def summarize(replications: list[Replication]) -> dict[str, dict[str, Estimate]]
     summary: dict[str, dict[str, Estimate]] = {}
     for title, field in METRICS.items():
         values = {n: [getattr(r[n], field) for r in replications] for n in (REAL, MODEL)}
-        summary[title] = {n: Estimate.of(v) for n, v in values.items() if v[0] is not None}
+        known = {n: [v for v in row if v is not None] for n, row in values.items()}
+        summary[title] = {n: Estimate.of(v) for n, v in known.items() if v}
     return summary
 
 
@@ -167,18 +272,23 @@ def replication_log(number: int, figures: Replication, time: datetime) -> Iterat
     yield f"{'=' * 20} Replication {number} {'=' * 20}"
     yield f"Time: {time}"
     for name, row in figures.items():
-        tops = " ".join(f"(top {k}): {v:.4f}" for k, v in enumerate(row.r_precision, start=1))
         yield f"---> [{name}] Matching Score: {row.matching_score:.4f}"
-        yield f"---> [{name}] R_precision: {tops} "
-    for title, field in (("FID", "fid"), ("Diversity", "diversity")):
-        yield f"Time: {time}"
-        for name, row in figures.items():
-            yield f"---> [{name}] {title}: {getattr(row, field):.4f}"
-    repeated = {n: r.multimodality for n, r in figures.items() if r.multimodality is not None}
-    if repeated:
-        yield f"Time: {time}"
-    for name, value in repeated.items():
-        yield f"---> [{name}] Multimodality: {value:.4f}"
+        if row.r_precision is not None:
+            tops = " ".join(f"(top {k}): {v:.4f}" for k, v in enumerate(row.r_precision, start=1))
+            yield f"---> [{name}] R_precision: {tops} "
+    for title, field in (
+        ("FID", "fid"),
+        ("Diversity", "diversity"),
+        ("Multimodality", "multimodality"),
+    ):
+        values = {n: v for n, row in figures.items() if (v := getattr(row, field)) is not None}
+        if values:
+            yield f"Time: {time}"
+        for name, value in values.items():
+            yield f"---> [{name}] {title}: {value:.4f}"
+    for row in figures.values():
+        if row.broken:
+            yield f"warning: left out, NaN or infinity: {tell_broken(row.broken)}"
     yield "!!! DONE !!!"
 
 
@@ -209,19 +319,7 @@ def report(summary: dict[str, dict[str, Estimate]]) -> dict[str, dict[str, objec
     }
 
 
-def format_table(summary: dict[str, dict[str, Estimate]], names: dict[str, str]) -> str:
-    """A Markdown table with a row per set, called names[set]."""
-    header = ["", "R@1", "R@2", "R@3", "FID", "MM-Dist", "Diversity", "MModality"]
-    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    for key, name in names.items():
-        cells = [name]
-        for title in ("R_precision", "FID", "Matching Score", "Diversity", "MultiModality"):
-            estimate = summary[title].get(key)
-            cells += _cells(estimate) if estimate else [""]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _cells(estimate: Estimate) -> list[str]:
-    pairs = zip(np.atleast_1d(estimate.mean), np.atleast_1d(estimate.half_width), strict=True)
-    return [f"{mean:.3f} ± {half_width:.3f}" for mean, half_width in pairs]
+def tell_broken(names: Sequence[str]) -> str:
+    """How many motions are broken, and the clips of the first few."""
+    first = ", ".join(list(dict.fromkeys(names))[:3])
+    return f"{len(names)} motions (clips {first}{', ...' if len(set(names)) > 3 else ''})"

@@ -20,6 +20,8 @@ class InspectionOptions(DataOptions):
     eval_during_training: bool = option(False, "benchmark every checkpoint; needs the evaluators")
     eval_split: str = option("val", "split of that benchmark; test would leak into your choices")
     eval_batch_size: int = option(32, "motions generated at once for it", minimum=1)
+    evaluator_dir: str = option("", "its evaluators, where they are not in t2m or kit")
+    glove_dir: str = option("", "their word vectors, where they are not in glove")
     eval_rep_times: int = option(3, "its replications", minimum=1)
     eval_num_samples: int = option(1000, "motions generated per replication", minimum=1)
     gen_during_training: bool = option(False, "generate motions from every checkpoint")
@@ -35,7 +37,9 @@ def inspector(options: InspectionOptions) -> Callable[[Path], None]:
     """
     if options.eval_during_training:
         folder = resolve_dataset(options.dataset, options.data_dir)
-        EvaluatorFiles.find(options.dataset, folder.path)
+        EvaluatorFiles.find(
+            options.dataset, folder.path, options.evaluator_dir, options.glove_dir
+        )
 
     def inspect(path: Path) -> None:
         common = {
@@ -65,6 +69,8 @@ def inspector(options: InspectionOptions) -> Callable[[Path], None]:
                     batch_size=options.eval_batch_size,
                     replications=options.eval_rep_times,
                     num_motions=options.eval_num_samples,
+                    evaluator_dir=options.evaluator_dir,
+                    glove_dir=options.glove_dir,
                     **common,
                 )
             )

@@ -1,15 +1,22 @@
 """The script as a whole with tiny files, and what it hands to the evaluators."""
 
+import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from data_loaders.annotations import Annotations, CaptionNote
 from data_loaders.humanml import open_dataset
 from data_loaders.normalizer import Statistics
 from eval.eval_humanml import Evaluation, Options, evaluate, log_path
-from eval.protocol import Protocol
+from eval.protocol import MODES, Embeddings, Protocol
+from eval.split_embeddings import SplitEmbeddings
+from eval.tables import Options as TableOptions
+from eval.tables import compare
 from model.text_encoders import Condition
 from tests.data_loaders.datasets import write_dataset
 from tests.data_loaders.glove import write_glove
@@ -41,6 +48,7 @@ def options_of(place: Path, **others: object) -> Options:
         "data_dir": str(place / "HumanML3D"),
         "evaluator_dir": str(place / "t2m"),
         "glove_dir": str(place / "glove"),
+        "split": "test",
         "replications": 2,
         "num_motions": 64,
         "diversity_pairs": 40,
@@ -57,6 +65,9 @@ def test_whole_evaluation_is_written_and_repeatable(place: Path, tmp_path: Path)
     assert len(results["FID_vald"]["values"]) == 2
     assert results["FID_vald"]["mean"] > results["FID_ground truth"]["mean"]
     assert path.with_suffix(".md").read_text().splitlines()[-1].startswith("| mdm | ")
+    assert r"\toprule" in path.with_suffix(".tex").read_text()
+    assert path.with_suffix(".csv").read_text().splitlines()[-1].startswith("mdm,")
+    assert not path.with_suffix(".progress.json").exists()
     again = evaluate(options_of(place, output_dir=str(tmp_path / "two")))
     assert read_json(again.with_suffix(".json"))["results"] == results
     other = evaluate(options_of(place, output_dir=str(tmp_path / "three"), seed=11))
@@ -79,6 +90,7 @@ def test_log_name_tells_what_upstream_does_not_have(place: Path) -> None:
     assert name(guidance_param=1.0, eval_mode="wo_mm") == f"{start}_wo_mm.log"
     assert name(sampler="ddim", sample_steps=2) == f"{start}_gscale2.5_debug_ddim2.log"
     assert name(split="val") == f"{start}_gscale2.5_debug_val.log"
+    assert Options(model_path="model000000007.pt").split == "val"
     assert log_path(options_of(place)).parent == place / "mdm"
 
 
@@ -119,12 +131,14 @@ class ConstantGenerator:
 class RecordingEmbedder:
     """Embeds a motion as its length, and keeps what it was given."""
 
+    width = 1
+
     def __init__(self, stats: Statistics) -> None:
         self.stats = stats
         self.motions: list[torch.Tensor] = []
 
     def embed_texts(self, tokens: list) -> torch.Tensor:
-        return torch.zeros(len(tokens), 1)
+        return torch.tensor([[float(len(t))] for t in tokens])
 
     def embed_motions(self, motions: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         self.motions.append(motions)
@@ -137,9 +151,10 @@ def evaluation(place: Path) -> Evaluation:
     width = data.stats.feature_dim
     stats = Statistics("evaluator_stats", torch.full((width,), MEAN), torch.full((width,), STD))
     protocol = Protocol(1, motions=64, diversity_pairs=40, repeated_captions=10, repeats=3)
-    options = options_of(place)
     generator, embedder = ConstantGenerator(data.stats), RecordingEmbedder(stats)
-    return Evaluation(generator, data, embedder, protocol, options)
+    split = SplitEmbeddings(data, embedder)
+    embedder.motions.clear()
+    return Evaluation(generator, split, embedder, protocol, options_of(place))
 
 
 def test_generated_motions_reach_the_evaluators_whole_and_in_their_statistics(
@@ -148,7 +163,7 @@ def test_generated_motions_reach_the_evaluators_whole_and_in_their_statistics(
     found = evaluation.generated(0)
     assert found.motions.shape == (64, 1)
     assert found.motions.max() <= LONGEST
-    data, frames = evaluation.data.stats, evaluation.data.skeleton.max_length
+    data, frames = evaluation.split.data.stats, evaluation.frames
     expected = (float(data.std[0]) + float(data.mean[0]) - MEAN) / STD
     for motions in evaluation.embedder.motions:  # the repeats among them
         assert motions.shape[1] == frames
@@ -162,33 +177,118 @@ def test_repeats_are_of_one_caption_with_its_length(evaluation: Evaluation) -> N
     assert len(np.unique(repeated)) > 1
 
 
-def test_ground_truth_is_zero_after_the_length_and_normalised_directly(
-    evaluation: Evaluation,
-) -> None:
-    found = evaluation.ground_truth(0)
-    assert len(found.motions) == 64
-    motions, lengths = torch.cat(evaluation.embedder.motions), found.motions[:, 0]
-    for motion, length in zip(motions, lengths.astype(int), strict=True):
-        assert (motion[length:] == 0).all()
-        raw = motion[:length] * STD + MEAN  # 1000 number + frame, see the dataset's helper
-        assert raw[0, 0] >= 999
-        torch.testing.assert_close(
-            raw[1:, 0] - raw[:-1, 0], torch.ones(length - 1), atol=0.05, rtol=0
-        )
-
-
 def test_walks_and_replications_are_drawn_anew(evaluation: Evaluation) -> None:
     assert not (evaluation.ground_truth(0).motions == evaluation.ground_truth(1).motions).all()
     assert (evaluation.ground_truth(1).motions == evaluation.ground_truth(1).motions).all()
     assert not (evaluation.generated(0).motions == evaluation.generated(1).motions).all()
 
 
-def test_diverged_models_are_told(evaluation: Evaluation) -> None:
-    evaluation.generator.stats = Statistics(
-        "dataset_stats", evaluation.data.stats.mean, evaluation.data.stats.std
+def test_broken_motions_are_named_and_harm_no_other(evaluation: Evaluation) -> None:
+    whole = evaluation.generated(0)
+    sample = evaluation.generator.sample
+
+    def sometimes(condition, lengths, *others, **named) -> torch.Tensor:
+        motions = sample(condition, lengths, *others, **named)
+        motions[3, 7, 5] = torch.nan
+        return motions
+
+    evaluation.generator.sample = sometimes
+    found = evaluation.generated(0)
+    lost = np.isnan(found.motions[:, 0])
+    assert np.flatnonzero(lost).tolist() == [3, 35]
+    assert (found.motions[~lost] == whole.motions[~lost]).all()
+    assert int(np.isnan(found.repeated).sum()) == 3  # 96 repeats in batches of 32
+    assert len(found.broken) == 5
+    assert set(found.broken) <= {entry.name for entry in evaluation.split.data.entries}
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("mode", ["debug", "mm_short"])
+def test_a_stopped_evaluation_goes_on_to_the_figures_of_an_unbroken_one(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setitem(
+        MODES,
+        mode,
+        Protocol(
+            3,
+            repeated_captions=0 if mode == "debug" else 20,
+            repeats=3,
+            multimodality_pairs=2,
+        ),
     )
-    evaluation.generator.sample = lambda condition, lengths, *_, **__: torch.full(
-        (len(lengths), int(lengths.max()), evaluation.data.stats.feature_dim), float("nan")
+    settings = {"replications": 3, "eval_mode": mode}
+    whole = evaluate(options_of(place, output_dir=str(tmp_path / "whole"), **settings))
+    generated = Evaluation.generated
+
+    def until_the_third(self: Evaluation, replication: int) -> Embeddings:
+        if replication == 2:
+            raise Stopped
+        return generated(self, replication)
+
+    parts = options_of(place, output_dir=str(tmp_path / "parts"), **settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluation, "generated", until_the_third)
+        with pytest.raises(Stopped):
+            evaluate(parts)
+    with open(log_path(parts), "a") as file:
+        file.write("half a replication")
+    numbers: list[int] = []
+    monkeypatch.setattr(
+        Evaluation, "generated", lambda self, r: numbers.append(r) or generated(self, r)
     )
-    with pytest.raises(UserError, match="diverged"):
-        evaluation.generated(0)
+    path = evaluate(replace(parts, resume=True))
+    assert numbers == [2]
+    results = [read_json(p.with_suffix(".json"))["results"] for p in (path, whole)]
+    assert results[0] == results[1]
+    logs = [re.sub("Time: .*", "", p.read_text()) for p in (path, whole)]
+    assert logs[0] == logs[1]
+
+
+def test_resume_refuses_other_options_and_nothing_to_resume(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = options_of(place, output_dir=str(tmp_path), resume=True)
+    with pytest.raises(UserError, match="nothing to go on with"):
+        evaluate(options)
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)  # keep the progress of a whole run
+    evaluate(replace(options, resume=False))
+    with pytest.raises(UserError, match="batch_size"):
+        evaluate(replace(options, batch_size=16))
+
+
+def test_distinct_meanings_are_drawn_and_told_where_a_dataset_has_annotations(
+    place: Path, tmp_path: Path
+) -> None:
+    names = [f"{i:06d}" for i in range(CLIPS)]
+    notes = {
+        f"{name} {end}": CaptionNote((), name)
+        for name in names
+        for end in ("walks", "runs to the left")
+    }
+    shutil.copytree(place / "HumanML3D", tmp_path / "HumanML3D")
+    Annotations(notes, {}).save(tmp_path / "HumanML3D")
+    settings = {"data_dir": str(tmp_path / "HumanML3D"), "output_dir": str(tmp_path / "out")}
+    path = evaluate(options_of(place, **settings))
+    assert "captions of distinct meanings" in path.with_suffix(".md").read_text()
+    content = read_json(path.with_suffix(".json"))
+    assert content["setting"]["pools"] == "distinct meanings"
+    rival = evaluate(options_of(place, output_dir=str(tmp_path / "other")))
+    files = [str(p.with_suffix(".json")) for p in (path, rival)]
+    with pytest.raises(UserError, match="pools is distinct meanings in the first and random"):
+        compare(TableOptions(compare=files, names=["a", "b"]))
+
+
+def test_too_few_meanings_are_told_before_anything_is_generated(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions = [f"{i:06d} {end}" for i in range(CLIPS) for end in ("walks", "runs to the left")]
+    notes = {caption: CaptionNote((), caption.split()[1]) for caption in captions}
+    shutil.copytree(place / "HumanML3D", tmp_path / "HumanML3D")
+    Annotations(notes, {}).save(tmp_path / "HumanML3D")
+    monkeypatch.setattr(Evaluation, "generated", lambda *_: pytest.fail("generated"))
+    with pytest.raises(UserError, match="distinct meanings, these captions have 2"):
+        evaluate(options_of(place, data_dir=str(tmp_path / "HumanML3D")))

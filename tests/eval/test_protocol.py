@@ -1,5 +1,6 @@
 """What is averaged over what, in closed form."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -12,8 +13,10 @@ from eval.protocol import (
     REAL,
     Embeddings,
     Estimate,
+    Figures,
     Protocol,
-    format_table,
+    distinct_pools,
+    precision,
     report,
     run_replications,
     summarize,
@@ -95,20 +98,15 @@ def test_figures_of_every_replication_are_reported_and_logged() -> None:
     assert log.count("!!! DONE !!!") == 3
     assert "Multimodality:" not in log
     assert log.splitlines()[-1] == "========== MultiModality Summary =========="
-    row = format_table(summary, {REAL: "real", MODEL: "mine"}).splitlines()[-1]
-    cells = [cell.strip() for cell in row.strip("|").split("|")]
-    score = content["Matching Score_vald"]["mean"]
-    assert cells[0] == "mine"
-    assert cells[5] == f"{score:.3f} ± 0.000"
-    assert cells[-1] == ""
 
 
 def test_published_modes() -> None:
-    for mode, replications in (("wo_mm", 20), ("mm_short", 5), ("debug", 5)):
+    for mode, replications in (("wo_mm", 20), ("mm_short", 5), ("debug", 5), ("full", 20)):
         assert MODES[mode].replications == replications
         assert MODES[mode].pools(clips=4000) == 32
         assert MODES[mode].diversity_pairs == 300
     assert MODES["mm_short"].repeated_pools == 4
+    assert MODES["full"].repeated_pools == 4
     assert MODES["wo_mm"].repeated_pools == 0
 
 
@@ -126,3 +124,110 @@ def test_splits_too_small_for_the_metrics_are_refused() -> None:
         SMALL.check(clips=64, embedding_width=64)
     with pytest.raises(UserError, match="multimodality needs 4 pools"):
         replace(SMALL, repeated_captions=100).check(clips=127, embedding_width=4)
+
+
+def test_broken_motions_are_left_out_of_every_figure_and_named() -> None:
+    whole = Embeddings(points(0, 96), points(1, 96))
+    motions = whole.motions.copy()
+    motions[64:] = np.nan
+    part = Embeddings(whole.texts, motions, broken=("a",) * 30 + ("b", "c"))
+    kept = Embeddings(whole.texts[:64], whole.motions[:64])
+    found, lines = run(SMALL, lambda r: part, lambda walk: whole)
+    expected, _ = run(SMALL, lambda r: kept, lambda walk: whole)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert replace(ours[MODEL], broken=(), r_precision=None) == replace(
+            theirs[MODEL], r_precision=None
+        )
+        assert ours[MODEL].r_precision.tolist() == theirs[MODEL].r_precision.tolist()
+        assert len(ours[MODEL].broken) == 32
+    assert "\n".join(lines).count("warning: left out, NaN or infinity: 32 motions (clips a, b, c)")
+
+
+def test_figures_that_too_few_whole_motions_leave_open_are_not_invented() -> None:
+    motions = points(1)
+    motions[4:] = np.nan
+    part = Embeddings(points(0), motions, broken=("a",) * 60)
+    whole = Embeddings(points(0), points(1))
+    replications, lines = run(SMALL, lambda r: part, lambda walk: whole)
+    figures = replications[0][MODEL]
+    assert (figures.r_precision, figures.fid, figures.diversity) == (None, None, None)
+    assert figures.matching_score > 0
+    assert "[vald] FID" not in "\n".join(lines)
+    assert "FID_vald" not in report(summarize(replications))
+
+
+def test_a_model_with_nothing_but_broken_motions_is_an_error() -> None:
+    lost = Embeddings(points(0), np.full((64, 4), np.nan))
+    with pytest.raises(UserError, match="diverged"):
+        run(SMALL, lambda r: lost, lambda walk: Embeddings(points(0), points(1)))
+
+
+def test_captions_with_a_broken_repeat_are_left_out_of_multimodality() -> None:
+    repeats = np.stack([points(i, 6) for i in range(5)])
+    broken = repeats.copy()
+    broken[2:, 0] = np.nan
+    real = Embeddings(points(0), points(1))
+    found, _ = run(SMALL, lambda r: replace(real, repeated=broken), lambda walk: real)
+    expected, _ = run(SMALL, lambda r: replace(real, repeated=repeats[:2]), lambda walk: real)
+    assert found[0][MODEL].multimodality == expected[0][MODEL].multimodality
+
+
+def test_figures_survive_json() -> None:
+    figures = Figures(1.5, np.array([0.1, 0.2, 1 / 3]), 0.1 + 0.2, None, broken=("a", "b"))
+    read = Figures.from_json(json.loads(json.dumps(figures.to_json())))
+    assert read.r_precision.tolist() == figures.r_precision.tolist()
+    assert replace(read, r_precision=None) == replace(figures, r_precision=None)
+
+
+def test_an_interrupted_run_goes_on_with_the_same_draws() -> None:
+    def generate(replication: int) -> Embeddings:
+        return Embeddings(points(0), points(replication))
+
+    real = Embeddings(points(8), points(9))
+    rng, kept = np.random.RandomState(0), []
+    run_replications(
+        SMALL,
+        generate,
+        lambda walk: real,
+        rng,
+        lambda line: None,
+        finished=lambda rows: kept.append((list(rows), rng.get_state())),
+    )
+    done, state = kept[0]
+    rng = np.random.RandomState(5)
+    rng.set_state(state)
+    calls: list[int] = []
+    again = run_replications(
+        SMALL,
+        lambda r: calls.append(r) or generate(r),
+        lambda walk: real,
+        rng,
+        lambda line: None,
+        done,
+    )
+    assert calls == [1, 2]
+    values = [[r[MODEL].diversity for r in rows] for rows in (again, kept[-1][0])]
+    assert values[0] == values[1]
+
+
+def test_pools_hold_each_item_first_and_no_meaning_twice() -> None:
+    meanings = [f"m{i % 40}" for i in range(100)]
+    pools = distinct_pools(meanings, np.random.RandomState(0))
+    assert pools.shape == (100, 32)
+    assert pools[:, 0].tolist() == list(range(100))
+    for pool in pools:
+        assert len({meanings[i] for i in pool}) == 32
+    assert len(np.unique(pools)) == 100
+    with pytest.raises(UserError, match="have 31"):
+        distinct_pools([f"m{i % 31}" for i in range(100)], np.random.RandomState(0))
+
+
+def test_paraphrases_do_not_count_as_mistakes_in_pools_of_distinct_meanings() -> None:
+    meaning = np.arange(96) % 48
+    texts = 10.0 * np.eye(48)[meaning]
+    motions = texts + 0.01 * points(0, 96, 48)  # nearer to its own or to its twin, by chance
+    names = [f"m{k}" for k in meaning]
+    rng = np.random.RandomState(0)
+    assert precision(texts, motions, names, rng).tolist() == [1, 1, 1]
+    twins = np.argsort(meaning, kind="stable")
+    assert precision(texts[twins], motions[twins], None, rng)[0] < 1

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from data_loaders.word_vectors import CLASSES, VIP_CLASS, VIP_WORDS, Sentences, WordVectorizer
-from eval.evaluators import Evaluators, EvaluatorSizes
+from eval.evaluators import Evaluators, EvaluatorSizes, MovementConvDecoder
 from eval.protocol import (
     Embeddings,
     Protocol,
@@ -87,6 +87,11 @@ def full_size(g: Golden) -> Iterator[Row]:
             found = {key: list(value.shape) for key, value in network.state_dict().items()}
             yield g.equal(f"{dataset} {name} keys", sorted(found), sorted(published[name]))
             yield g.equal(f"{dataset} {name} shapes", found == published[name], True)
+        with torch.device("meta"):
+            decoder = MovementConvDecoder(features, hidden=512, latent=512)
+        found = {key: list(value.shape) for key, value in decoder.state_dict().items()}
+        published = g.json[dataset]["Decomp_SP001_SM001_H512/model/latest.tar"]["movement_dec"]
+        yield g.equal(f"{dataset} movement_dec", found == published, True)
 
 
 @covers("evaluation_protocol*.npz")

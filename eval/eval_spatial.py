@@ -1,0 +1,154 @@
+"""Does a reward, and does a generator, tell left from right? (SoPo, Fig. 4a)
+
+    python -m eval.eval_spatial --dataset synthetic --reward_path save/reward
+    python -m eval.eval_spatial --dataset synthetic --reward_path save/reward \\
+        --model_path save/mdm/model000002000.pt save/sopo/model000000100.pt --names base sopo
+
+Over the captions of the split that hold a word for a side: the share of motions that score higher
+with their caption than with left and right swapped in it, r(x, c) > r(x, swapped c). For real
+motions this measures the reward (0.5 = blind, and ties count half); for generated ones generator
+and reward together. Where the dataset has annotations, the share of stated sides that hold on the
+joints measures the generator without any reward.
+"""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from data_loaders.captions import swap_left_right
+from data_loaders.humanml import MotionDataset, open_dataset
+from eval import eval_tmr
+from eval.eval_tmr import MotionSet
+from model.checkpoints import load_generator, read_model_args
+from tmr.model import TMR
+from tmr.reward import Reward, TMRReward
+from train.loop import pick_device
+from utils.errors import UserError, entry_point
+from utils.files import write_json
+from utils.options import option, parse_options
+from utils.provenance import provenance
+
+
+@dataclass
+class Options:
+    reward_path: str = option("", "run folder of a TMR", required=True)
+    model_path: list[str] = option([], "checkpoints of generators; none = real motions only")
+    names: list[str] = option([], "their names in the table; none = the files' paths")
+    dataset: str = option("humanml", "humanml, kit, or the name of a folder in dataset/")
+    data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
+    text_encoder_path: str = option("", "local folder of CLIP or DistilBERT, for the generators")
+    reward_text_encoder_path: str = option("", "local folder of DistilBERT, for the TMR")
+    split: str = option("val", "val while developing, test for the final table")
+    sampler: str = option("ancestral", "of the motions", choices=("ancestral", "ddim"))
+    sample_steps: int = option(0, "denoising steps; 0 = all", minimum=0)
+    guidance_param: float = option(2.5, "guidance scale", minimum=0)
+    batch_size: int = option(64, "motions generated at once", minimum=1)
+    seed: int = option(10, "seed of the noise")
+    device: str = option("auto", "auto, cpu, cuda, or a CUDA index")
+    output: str = option("", "JSON file for the figures; none = print only")
+
+    def validate(self) -> None:
+        if self.names and len(self.names) != len(self.model_path):
+            raise UserError(
+                f"--names holds {len(self.names)} names for {len(self.model_path)} checkpoints"
+            )
+        if len(set(self.names)) < len(self.names):
+            raise UserError(f"--names holds one name twice: {', '.join(self.names)}")
+
+
+@dataclass(frozen=True)
+class SpatialFigures:
+    """discrimination, and half the width of its 95 % interval over captions; sides: share of
+    stated sides that hold, None without annotations; broken: motions left out, NaN or infinity."""
+
+    captions: int
+    discrimination: float
+    half_width: float
+    sides: float | None
+    broken: int = 0
+
+
+def sided(motions: MotionSet) -> MotionSet:
+    """The motions whose captions change when left and right are swapped.
+
+    Raises UserError when there is none.
+    """
+    rows = [i for i, caption in enumerate(motions.captions) if swap_left_right(caption) != caption]
+    if not rows:
+        raise UserError("no caption of the split holds left or right: there is nothing to measure")
+    return motions.rows(torch.tensor(rows))
+
+
+def discrimination(reward: Reward, motions: MotionSet) -> Tensor:
+    """``[N]``: 1 where the caption scores above its swapped form, 0 below, 0.5 for a tie."""
+    swapped = [swap_left_right(caption) for caption in motions.captions]
+    other = MotionSet(motions.motions, motions.lengths, swapped, motions.names)
+    margin = eval_tmr.scores(reward, motions) - eval_tmr.scores(reward, other)
+    return (margin.sign() + 1) / 2
+
+
+def measure(reward: Reward, motions: MotionSet, data: MotionDataset) -> SpatialFigures:
+    """Raises UserError when every motion is broken."""
+    finite = motions.motions.isfinite().flatten(1).all(dim=1)
+    if not finite.any():
+        raise UserError("every generated motion holds NaN or infinity: the model has diverged")
+    kept = motions.rows(finite.nonzero().squeeze(1))
+    hits = discrimination(reward, kept)
+    accuracy, _ = eval_tmr.measure_joints(data, kept) if data.annotations else (None, 0.0)
+    return SpatialFigures(
+        captions=len(hits),
+        discrimination=float(hits.mean()),
+        half_width=1.96 * float(hits.std(correction=0)) / len(hits) ** 0.5,
+        sides=accuracy.side if accuracy else None,
+        broken=int((~finite).sum()),
+    )
+
+
+def format_rows(rows: dict[str, SpatialFigures]) -> str:
+    """A Markdown table with a row per set of motions."""
+    lines = ["| motions | captions | r(x,c) > r(x,swapped c) | sides that hold | broken |"]
+    lines.append("|---|---|---|---|---|")
+    for name, row in rows.items():
+        sides = "-" if row.sides is None else f"{row.sides:.3f}"
+        share = f"{row.discrimination:.3f} ± {row.half_width:.3f}"
+        lines.append(f"| {name} | {row.captions} | {share} | {sides} | {row.broken} |")
+    return "\n".join(lines)
+
+
+def evaluate(options: Options) -> dict[str, SpatialFigures]:
+    """The figures of real motions and of every generator."""
+    device = pick_device(options.device)
+    for path in options.model_path:
+        read_model_args(path)
+    data = open_dataset(options.dataset, options.split, options.data_dir, random_items=False)
+    reward = TMRReward(TMR.load(options.reward_path, device, options.reward_text_encoder_path))
+    reward.check_skeleton(data.skeleton)
+    real = sided(eval_tmr.real_motions(data, options.batch_size))
+    rows = {"real": measure(reward, real, data)}
+    for name, path in zip(options.names or options.model_path, options.model_path, strict=True):
+        generator = load_generator(
+            path, device, data_dir=options.data_dir, text_encoder_path=options.text_encoder_path
+        )
+        motions = eval_tmr.generated_motions(generator, real, options, name)
+        rows[name] = measure(reward, motions, data)
+    return rows
+
+
+@entry_point
+def main() -> None:
+    options = parse_options(Options, description=__doc__)
+    rows = evaluate(options)
+    print(f"{options.dataset}, {options.split} split, captions with left or right")
+    print(format_rows(rows))
+    if options.output:
+        content = {
+            "options": asdict(options),
+            "rows": {name: asdict(row) for name, row in rows.items()},
+            "provenance": provenance(),
+        }
+        write_json(options.output, content)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,265 @@
+"""The two stages of training the co-embedding evaluators, as tasks of the training loop.
+
+Source: Guo et al., "Generating Diverse and Natural 3D Human Motions from Text", CVPR 2022.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from torch import Tensor, nn
+
+from data_loaders.humanml import MotionBatch, MotionDataset, make_loader
+from data_loaders.word_vectors import WordVectorizer
+from eval.evaluators import Evaluators, EvaluatorSizes, MovementConvDecoder, MovementConvEncoder
+from train.data import steps_per_epoch, training_batches
+from train.loop import LoopOptions, StepResult
+from utils.errors import UserError
+from utils.files import load_tensors, save_tensors
+from utils.options import option
+
+MOVEMENTS = "Decomp_SP001_SM001_H512"  # upstream's folders of the two stages
+MATCHING = "text_mot_match"
+
+
+@dataclass
+class EvaluatorOptions(LoopOptions):
+    dataset: str = option("humanml", "humanml, kit, or the name of a folder in dataset/")
+    data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
+    glove_dir: str = option("", "folder of GloVe, where it is not glove; none = built-in vectors")
+    movement_steps: int = option(100_000, "steps of the movement autoencoder", minimum=1)
+    movement_batch_size: int = option(128, "its windows per step and process", minimum=1)
+    window: int = option(24, "its frames, a multiple of 4", minimum=8)
+    movement_hidden: int = option(512, "width inside the movement encoder", minimum=1)
+    movement: int = option(512, "width of a movement", minimum=1)
+    text_hidden: int = option(512, "width of the text encoder", minimum=1)
+    motion_hidden: int = option(1024, "width of the motion encoder", minimum=1)
+    embedding: int = option(512, "width of the common space", minimum=1)
+    margin: float = option(10.0, "distance that negatives should have", minimum=0)
+    num_steps: int = option(219_000, "steps of the co-embedding", minimum=1)
+    batch_size: int = option(32, "its motions per step and process", minimum=2)
+    grad_clip: float = option(0.5, "its largest gradient norm; 0 = off", minimum=0)
+    precision: str = option("fp32", "number type of the networks", choices=("fp32", "bf16"))
+
+    def validate(self) -> None:
+        if self.window % 4:
+            raise UserError(f"--window {self.window} must be a multiple of 4 frames")
+
+    def sizes(self, features: int, word: int) -> EvaluatorSizes:
+        return EvaluatorSizes(
+            features,
+            self.movement_hidden,
+            self.movement,
+            word,
+            self.text_hidden,
+            self.motion_hidden,
+            self.embedding,
+        )
+
+
+def initialise(network: nn.Module) -> None:
+    """Xavier normal weights and zero biases, but for the GRUs (upstream)."""
+    for module in network.modules():
+        if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d, nn.Linear)):
+            nn.init.xavier_normal_(module.weight)
+            nn.init.zeros_(module.bias)
+
+
+def movement_loss(autoencoder: nn.ModuleDict, motion: Tensor) -> dict[str, Tensor]:
+    """Reconstruction, sparsity and smoothness of the movements of windows ``[B, T, D]``."""
+    z = autoencoder["movement_enc"](motion)
+    return {
+        "recons": (autoencoder["movement_dec"](z) - motion).abs().mean(),
+        "sparsity": 0.001 * z.abs().mean(),
+        "smoothness": 0.001 * (z[:, 1:] - z[:, :-1]).abs().mean(),
+    }
+
+
+def matching_loss(
+    texts: Tensor, motions: Tensor, shift: int, meanings: list[str], margin: float
+) -> dict[str, Tensor]:
+    """The contrastive loss of embeddings ``[B, d]``: text i belongs to motion i, and should be
+    `margin` from motion i + shift, unless that one's caption states the same."""
+    shifted = [*meanings[shift:], *meanings[:shift]]
+    different = [a != b for a, b in zip(meanings, shifted, strict=True)]
+    other = nn.functional.pairwise_distance(texts, motions.roll(-shift, dims=0))
+    hinge = (margin - other).clamp(min=0).square()
+    weight = torch.tensor(different, dtype=hinge.dtype, device=hinge.device)
+    return {
+        "positive": nn.functional.pairwise_distance(texts, motions).square().mean(),
+        "negative": (hinge * weight).sum() / weight.sum().clamp(min=1),
+    }
+
+
+class Windows:
+    """All windows of a split's clips, also of clips too short or too long for other uses."""
+
+    def __init__(self, data: MotionDataset, split: str, frames: int, stride: int = 1) -> None:
+        ids = (data.folder.path / f"{split}.txt").read_text(encoding="utf-8").splitlines()
+        spans = [data.packed.spans[i.strip()] for i in ids if i.strip() in data.packed.spans]
+        starts = [np.arange(s, s + n - frames + 1, stride) for s, n in spans if n >= frames]
+        if not starts:
+            raise UserError(f"no clip of split {split} has the {frames} frames of a --window")
+        self.starts, self.frames, self.data = np.concatenate(starts), frames, data
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def motion(self, rows: np.ndarray) -> Tensor:
+        """``[B, frames, D]``, normalised."""
+        frames = self.starts[rows][:, None] + np.arange(self.frames)
+        return self.data.stats.normalize(self.data.packed.rows[torch.from_numpy(frames)])
+
+
+class Stage:
+    """What both stages share as tasks of the training loop."""
+
+    module: nn.Module
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        return None
+
+
+class MovementTask(Stage):
+    """The movement autoencoder (first stage)."""
+
+    def __init__(
+        self,
+        options: EvaluatorOptions,
+        data: MotionDataset,
+        val: MotionDataset,
+        device: torch.device,
+    ) -> None:
+        super().__init__(device)
+        self.options = options
+        self.windows = Windows(data, "train", options.window)
+        self.val_windows = Windows(val, "val", options.window, stride=options.window)
+        sizes = (data.stats.feature_dim, options.movement_hidden, options.movement)
+        self.module = nn.ModuleDict(
+            {
+                "movement_enc": MovementConvEncoder(*sizes),
+                "movement_dec": MovementConvDecoder(*sizes),
+            }
+        ).to(device)
+        initialise(self.module)
+        if self.batches_per_epoch() == 0:
+            raise UserError(
+                f"--movement_batch_size {options.movement_batch_size} exceeds the "
+                f"{len(self.windows)} windows of the train split"
+            )
+
+    def batches(self, epoch: int) -> Iterator[Tensor]:
+        """This process's share of one shuffled pass over the windows ``[B, T, D]``."""
+        state, size = PartialState(), self.options.movement_batch_size
+        order = np.random.default_rng([self.options.seed, epoch]).permutation(len(self.windows))
+        for batch in range(self.batches_per_epoch()):
+            first = (batch * state.num_processes + state.process_index) * size
+            yield self.windows.motion(order[first : first + size])
+
+    def batches_per_epoch(self) -> int:
+        size = self.options.movement_batch_size * PartialState().num_processes
+        return len(self.windows) // size
+
+    def step(self, batch: Tensor, step: int, rng: torch.Generator) -> StepResult:
+        self.module.train()
+        losses = movement_loss(self.module, batch.to(self.device))
+        return StepResult(sum(losses.values()), {k: v.detach() for k, v in losses.items()})
+
+    def validate(self) -> dict[str, float]:
+        """Mean reconstruction error of the windows side by side in the val split."""
+        self.module.eval()
+        parts = np.array_split(np.arange(len(self.val_windows)), -(-len(self.val_windows) // 512))
+        errors = [
+            len(rows)
+            * float(
+                movement_loss(self.module, self.val_windows.motion(rows).to(self.device))["recons"]
+            )
+            for rows in parts
+        ]
+        return {"score": sum(errors) / len(self.val_windows)}
+
+    def save(self, save_dir: Path, step: int, average: nn.Module | None, best: bool) -> Path:
+        """``model/latest.tar``: upstream keeps the last one."""
+        path = save_dir / "model" / ("best.tar" if best else "latest.tar")
+        networks = (average or self.module).named_children()
+        state = {name: network.state_dict() for name, network in networks}
+        save_tensors(path, state | {"ep": step // self.batches_per_epoch(), "total_it": step})
+        return path
+
+
+class MatchingTask(Stage):
+    """The co-embedding of texts and motions on frozen movements (second stage)."""
+
+    module: Evaluators
+
+    def __init__(
+        self,
+        options: EvaluatorOptions,
+        data: MotionDataset,
+        val: MotionDataset,
+        vectorizer: WordVectorizer,
+        device: torch.device,
+    ) -> None:
+        super().__init__(device)
+        self.options, self.data, self.val = options, data, val
+        self.vectorizer = vectorizer
+        sizes = options.sizes(data.stats.feature_dim, vectorizer.vectors.shape[1])
+        self.module = Evaluators(sizes).to(device)
+        initialise(self.module)
+        movements = load_tensors(Path(options.save_dir) / MOVEMENTS / "model" / "latest.tar")
+        self.module.movement_encoder.load_state_dict(movements["movement_enc"])
+        self.module.movement_encoder.requires_grad_(False)
+
+    def batches(self, epoch: int) -> Iterator[MotionBatch]:
+        yield from training_batches(
+            self.data, self.options, epoch, pad_to=self.data.skeleton.max_length
+        )
+
+    def batches_per_epoch(self) -> int:
+        return steps_per_epoch(self.data, self.options)
+
+    def step(self, batch: MotionBatch, step: int, rng: torch.Generator) -> StepResult:
+        self.module.train()
+        self.module.movement_encoder.eval()
+        shift = int(torch.randint(1, len(batch.captions), ()))  # seeded by the step
+        losses = self.losses(batch, shift)
+        return StepResult(sum(losses.values()), {k: v.detach() for k, v in losses.items()})
+
+    def losses(self, batch: MotionBatch, shift: int) -> dict[str, Tensor]:
+        texts = self.module.embed_texts(self.vectorizer.encode(batch.tokens).to(self.device))
+        motions = self.module.embed_motions(batch.motion.to(self.device), batch.lengths)
+        meanings = batch.names  # without annotations every other clip is a negative
+        if self.data.annotations:
+            meanings = self.data.meanings(batch.captions)
+        return matching_loss(texts, motions, shift, meanings, self.options.margin)
+
+    def validate(self) -> dict[str, float]:
+        """The loss on the val split, with the same pairs of negatives every time."""
+        self.module.eval()
+        batches = make_loader(
+            self.val,
+            self.options.batch_size,
+            shuffle=True,
+            pad_to=self.val.skeleton.max_length,
+        )
+        losses = [self.losses(batch, 1) for batch in batches if len(batch.captions) > 1]
+        figures = {k: float(np.mean([float(loss[k]) for loss in losses])) for k in losses[0]}
+        return {"score": sum(figures.values()), **figures}
+
+    def save(self, save_dir: Path, step: int, average: nn.Module | None, best: bool) -> Path:
+        """``model/finest.tar`` for the best on val, ``model/latest.tar`` for the last one."""
+        path = save_dir / "model" / ("finest.tar" if best else "latest.tar")
+        networks = (average or self.module).named_children()
+        state = {name: network.state_dict() for name, network in networks}
+        save_tensors(path, state | {"epoch": step // self.batches_per_epoch(), "iter": step})
+        return path
