@@ -37,9 +37,7 @@ def inspector(options: InspectionOptions) -> Callable[[Path], None]:
     """
     if options.eval_during_training:
         folder = resolve_dataset(options.dataset, options.data_dir)
-        EvaluatorFiles.find(
-            options.dataset, folder.path, options.evaluator_dir, options.glove_dir
-        )
+        EvaluatorFiles.find(options.dataset, folder.path, options.evaluator_dir, options.glove_dir)
 
     def inspect(path: Path) -> None:
         common = {
