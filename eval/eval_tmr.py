@@ -13,6 +13,7 @@ dataset itself: a model above it has exploited the judge, not surpassed people.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -154,10 +155,16 @@ def judge_motions(
     kept = motions.rows(finite.nonzero().squeeze(1))
     embeddings = embed(judge, kept)
     latents = judge.embed_texts(kept.captions).cpu(), embeddings, data.meanings(kept.captions)
-    pools = retrieval_in_pools(*latents, seed=seed)
-    split = retrieval_in_pools(*latents, pool_size=None)
     families = data.families(kept.names)
-    hard = retrieval_in_pools(*latents, families=families, seed=seed) if any(families) else None
+    hard = None
+    try:
+        pools = retrieval_in_pools(*latents, seed=seed)
+        split = retrieval_in_pools(*latents, pool_size=None)
+    except ValueError as error:
+        raise UserError(f"the split is too small to judge: {error}; use a larger one") from None
+    if any(families):
+        with suppress(ValueError):  # no family has enough meanings
+            hard = retrieval_in_pools(*latents, families=families, seed=seed)
     accuracy, skating = measure_joints(data, kept)
     enough = len(embeddings) > embeddings.shape[1]
     return Figures(

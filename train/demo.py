@@ -9,13 +9,13 @@ skipped, so an interrupted demo goes on where it stopped.
 """
 
 import os
-import shlex
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from train.stages import Stage
 from utils.errors import UserError, entry_point
 from utils.options import option, parse_options
 
@@ -31,15 +31,6 @@ class Options:
     device: str = option("auto", "auto, cpu, cuda, or a CUDA index")
 
 
-@dataclass(frozen=True)
-class Stage:
-    """`arguments` follow ``python -m``; `product` exists once the stage is complete."""
-
-    title: str
-    product: Path
-    arguments: list[str]
-
-
 def stages(options: Options) -> list[Stage]:
     """The demo, in order."""
     save, seed = Path(options.save_dir), options.seed
@@ -50,6 +41,7 @@ def stages(options: Options) -> list[Stage]:
     base = save / "base" / f"model{BASE_STEPS:09d}.pt"
     tuned = {m: save / m / f"model{TUNING_STEPS:09d}.pt" for m in ("sft", "sopo")}
     reward, judge = save / "reward", save / "judge"
+    sampler = ["--sampler", "ddim", "--sample_steps", "10"]  # as the candidates of the tuning
     models = ["--model_path", *map(str, (base, *tuned.values())), "--names", "base", "sft", "sopo"]
 
     def train(script: str, config: str, folder: Path, *arguments: str) -> list[str]:
@@ -70,11 +62,11 @@ def stages(options: Options) -> list[Stage]:
     mdm += ["--num_steps", str(BASE_STEPS), "--seed", str(seed)]
     table = ["eval.eval_tmr", *data, "--split", "test", "--reward_path", str(reward)]
     table += ["--judge_path", str(judge), *models, "--seed", str(seed)]
-    table += ["--device", options.device, "--output", str(save / "table.json")]
+    table += [*sampler, "--device", options.device, "--output", str(save / "table.json")]
     compare = ["sample.compare", *models, "--input_text", str(CONFIGS / "prompts.txt")]
     compare += ["--data_dir", options.data_dir, "--motion_length", "4", "--seed", str(seed)]
     compare += ["--device", options.device, "--output_dir", str(save / "videos"), "--overwrite"]
-    compare += ["--video", "gif"]  # needs no ffmpeg
+    compare += [*sampler, "--video", "gif"]  # needs no ffmpeg
     prompts = (CONFIGS / "prompts.txt").read_text(encoding="utf-8").splitlines()
     last_video = save / "videos" / f"compare{len(prompts) - 1:02d}.gif"
     return [
@@ -92,7 +84,7 @@ def stages(options: Options) -> list[Stage]:
 def run(stage: Stage, number: int, total: int) -> None:
     """Raises UserError where the stage fails; its own message stands above."""
     print(f"\n[{number}/{total}] {stage.title}")
-    print(f"    python -m {shlex.join(stage.arguments)}", flush=True)
+    print(f"    {stage.command}", flush=True)
     if subprocess.run([sys.executable, "-m", *stage.arguments]).returncode:
         raise UserError(f"the stage '{stage.title}' failed; run the demo again to go on from there")
 
@@ -103,7 +95,7 @@ def main() -> None:
     started = time.monotonic()
     todo = stages(options)
     for number, stage in enumerate(todo, start=1):
-        if stage.product.is_file():
+        if stage.done:
             print(f"\n[{number}/{len(todo)}] {stage.title}: {stage.product} exists, skipped")
         else:
             run(stage, number, len(todo))

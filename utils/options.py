@@ -144,7 +144,8 @@ def _read_config(
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
-        raise UserError(f"--config {path} is not valid YAML ({error})") from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"--config {path} is not valid YAML ({reason})") from None
     if not isinstance(content, dict):
         raise UserError(f"--config {path} must hold `option: value` lines")
     unknown = sorted(set(content) - set(fields))

@@ -3,7 +3,21 @@ from dataclasses import replace
 
 import pytest
 
-from eval.eval_tmr import Figures, Options, format_table, mean_and_interval
+from data_loaders.annotations import Annotations, CaptionNote, ClipNote
+from data_loaders.humanml import open_dataset
+from data_loaders.skeleton import KIT
+from eval.eval_tmr import (
+    Figures,
+    Options,
+    embed,
+    format_table,
+    judge_motions,
+    mean_and_interval,
+    real_motions,
+)
+from tests.data_loaders.datasets import caption_line, write_dataset
+from tests.tmr.tiny import tiny_tmr
+from tmr.reward import TMRReward
 from utils.errors import UserError
 
 ROW = Figures(
@@ -47,3 +61,27 @@ def test_names_must_match_the_checkpoints() -> None:
     options = Options(model_path=["a.pt", "b.pt"], names=["a"])
     with pytest.raises(UserError, match="1 names for 2 checkpoints"):
         options.validate()
+
+
+def judge_small_split(folder, count: int) -> Figures:
+    """The real row of a set of `count` clips in families of two."""
+    texts = {f"{i:06d}": f"someone does thing {chr(97 + i)}" for i in range(count)}
+    lines = {name: caption_line(text) for name, text in texts.items()}
+    write_dataset(folder, dict.fromkeys(texts, 24), lines, skeleton=KIT)
+    clips = {name: ClipNote(f"family {int(name) // 2}") for name in texts}
+    notes = {text: CaptionNote((), text) for text in texts.values()}
+    Annotations(notes, clips).save(folder)
+    data = open_dataset("own", "test", str(folder), random_items=False)
+    judge, motions = TMRReward(tiny_tmr(features=251)), real_motions(data, 8)
+    return judge_motions(motions, embed(judge, motions), data, judge, judge, seed=0)
+
+
+def test_hard_pools_that_a_split_cannot_fill_are_left_out(tmp_path) -> None:
+    figures = judge_small_split(tmp_path / "data", 12)
+    assert (figures.r_at_1_hard, figures.hard_chance, figures.fid) == (None, None, None)
+    assert 0 <= figures.r_at_1 <= figures.r_at_3 <= 1
+
+
+def test_a_split_without_any_pool_is_told(tmp_path) -> None:
+    with pytest.raises(UserError, match="too small to judge"):
+        judge_small_split(tmp_path / "data", 4)

@@ -56,6 +56,14 @@ def test_bad_values_are_named(words: list[str], message: str) -> None:
         parse(*words)
 
 
+def test_a_yaml_error_is_told_in_one_line(tmp_path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("lr: [1\nsteps: 2\n")
+    with pytest.raises(UserError, match="not valid YAML") as error:
+        parse("--config", str(path))
+    assert "\n" not in str(error.value)
+
+
 def test_yaml_with_unknown_or_mistyped_options_is_refused(tmp_path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("stepz: 3\n")

@@ -1,0 +1,286 @@
+"""Stages of an experiment: ordinary commands, checked before and run one by one or one per GPU."""
+
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from statistics import mean
+from types import ModuleType
+from typing import Any
+
+import torch
+import yaml
+
+from utils.errors import UserError
+from utils.files import read_json, write_json
+from utils.options import parse_options
+
+POLL_SECONDS = 0.05
+# Options that may differ between a stored result and what is asked for: no figure depends on them.
+FREE = (
+    *("resume", "overwrite", "device", "cuda", "save_dir", "out", "output_dir"),
+    *("train_platform_type", "log_interval"),
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """What follows ``python -m``, and the options that it stands for."""
+
+    arguments: list[str]
+    options: Any
+
+
+def as_words(value: Any) -> list[str]:
+    """An option's value as words of a command line."""
+    return list(map(str, value if isinstance(value, list) else [value]))
+
+
+def section(script: ModuleType, content: Any, where: str, *reserved: str) -> dict[str, Any]:
+    """Options of a script from a part of a YAML file, over those of the file of its `config`.
+
+    Raises UserError for names that the script lacks, and for those that are set elsewhere.
+    """
+    if not isinstance(content or {}, dict):
+        raise UserError(f"{where} must hold `option: value` lines, not {content!r}")
+    own = dict(content or {})
+    config = own.pop("config", None)
+    known = {field.name for field in fields(script.Options)}
+    for name in own:
+        if name not in known:
+            raise UserError(f"{where}: {name} is no option of python -m {script.__name__}")
+        if name in reserved:
+            raise UserError(f"{where}: {name} cannot be set here")
+    if config is None:
+        return own
+    try:
+        start = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+    except (OSError, TypeError, yaml.YAMLError) as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"{where}: config {config} is not readable ({why})") from None
+    return section(script, start, f"{where}: config {config}", *reserved) | own
+
+
+def command(script: ModuleType, values: Mapping[str, Any], where: str) -> Command:
+    """The command of a script for these options; None leaves an option out.
+
+    Raises UserError for whatever the script would refuse.
+    """
+    given = {name: as_words(value) for name, value in values.items() if value is not None}
+    arguments = [word for name, words in given.items() for word in (f"--{name}", *words)]
+    complaint = io.StringIO()
+    try:
+        with redirect_stderr(complaint):
+            options = parse_options(script.Options, arguments)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    except SystemExit:  # argparse prints its usage, then the reason
+        reason = complaint.getvalue().strip().splitlines()[-1].partition("error: ")[2]
+        raise UserError(f"{where}: {reason}") from None
+    return Command([script.__name__, *arguments], options)
+
+
+def changes(found: Mapping[str, Any], wanted: Any) -> list[str]:
+    """The options of a stored result that are not the wanted ones."""
+    stored = asdict(type(wanted)()) | dict(found)  # an older file lacks options added since
+    pairs = {name: (stored[name], value) for name, value in asdict(wanted).items()}
+    return [f"--{k} {a} -> {b}" for k, (a, b) in pairs.items() if k not in FREE and a != b]
+
+
+def refuse_changes(record: Path, wanted: Any) -> None:
+    """Raises UserError when a record of options (args.json, or the index of pairs) has others."""
+    if not record.is_file():
+        return
+    found = read_json(record)
+    if changed := changes(found.get("options", found), wanted):
+        raise UserError(
+            f"{record.parent} was made with other options ({', '.join(changed)}); repeat them, "
+            "delete it, or name another save_dir"
+        )
+
+
+def is_stale(product: Path, wanted: Any, models: Sequence[Path]) -> bool:
+    """Is an evaluation of other options, or older than a model?"""
+    if not product.is_file() or not all(model.is_file() for model in models):
+        return False
+    newest = max(model.stat().st_mtime for model in models)
+    return newest > product.stat().st_mtime or bool(changes(read_json(product)["options"], wanted))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`arguments` follow ``python -m``; `product` exists once the stage is complete.
+
+    kind: stages of one kind take about the same time. stale: the product is there, but is to be
+    made again.
+    """
+
+    title: str
+    product: Path
+    arguments: list[str]
+    kind: str = ""
+    stale: bool = False
+
+    @property
+    def done(self) -> bool:
+        return self.product.is_file() and not self.stale
+
+    @property
+    def command(self) -> str:
+        return f"python -m {shlex.join(self.arguments)}"
+
+
+@dataclass(frozen=True)
+class Running:
+    stage: Stage
+    slot: int
+    process: subprocess.Popen[bytes]
+    started: float
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+
+class StageRunner:
+    """Runs stages, `jobs` at a time (0 = one per GPU, or one on a CPU).
+
+    Their output goes to ``folder/logs/TITLE.log``, and the seconds that they took, over all their
+    starts, to ``folder/seconds.json``.
+    """
+
+    def __init__(self, folder: Path, jobs: int = 0) -> None:
+        self.folder, self.gpus = folder, visible_gpus()
+        self.jobs = jobs or max(1, len(self.gpus))
+        times = folder / "seconds.json"
+        self.seconds: dict[str, float] = read_json(times) if times.is_file() else {}
+
+    def log_path(self, stage: Stage) -> Path:
+        return self.folder / "logs" / f"{stage.title}.log"
+
+    def run(self, stages: Sequence[Stage]) -> list[Stage]:
+        """Run those that are not done; returns those that failed, which stop no other.
+
+        Whatever interrupts it also stops the stages that are running.
+        """
+        waiting = [stage for stage in stages if not stage.done]
+        finished = [stage for stage in stages if stage.done]
+        failed: list[Stage] = []
+        running: list[Running] = []
+        total = len(waiting)
+        try:
+            while waiting or running:
+                free = sorted(set(range(self.jobs)) - {job.slot for job in running})
+                while waiting and free:
+                    print(f"[{total - len(waiting) + 1}/{total}] {waiting[0].title}")
+                    print(f"    {waiting[0].command}", flush=True)
+                    running.append(self._start(waiting.pop(0), free.pop(0)))
+                time.sleep(POLL_SECONDS)
+                for job in [job for job in running if job.process.poll() is not None]:
+                    running.remove(job)
+                    self._record(job)
+                    (failed if job.process.returncode else finished).append(job.stage)
+                    self._tell(job, finished, waiting, running)
+        finally:
+            for job in running:
+                job.process.terminate()
+            for job in running:
+                job.process.wait()
+                self._record(job)
+        return failed
+
+    def show_plan(self, stages: Sequence[Stage], commands: bool) -> None:
+        """Print how many stages remain, how long they may take and, if asked to, the commands."""
+        todo = [stage for stage in stages if not stage.done]
+        if commands:
+            for stage in stages:
+                print(f"{stage.title}{': finished' if stage.done else ''}\n    {stage.command}")
+        left = self.remaining([stage for stage in stages if stage.done], todo)
+        about = f", about {format_time(left)} with {self.jobs} at a time" if left else ""
+        print(f"{len(todo)} of {len(stages)} commands remain{about}", flush=True)
+
+    def remaining(self, finished: Sequence[Stage], todo: Sequence[Stage]) -> float | None:
+        """Seconds that `todo` will take, by finished stages of the same kind, else of any.
+
+        None while no duration is known.
+        """
+        known = [stage for stage in finished if stage.title in self.seconds]
+        if not known:
+            return None
+        expected = [
+            mean(
+                [self.seconds[s.title] for s in known if s.kind == stage.kind]
+                or [self.seconds[s.title] for s in known]
+            )
+            for stage in todo
+        ]
+        return sum(expected) / min(self.jobs, max(1, len(todo)))
+
+    def _start(self, stage: Stage, slot: int) -> Running:
+        environment = dict(os.environ)
+        if self.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
+        if self.jobs > 1:  # processes that all take every core slow each other down
+            cores = max(1, (os.cpu_count() or 1) // self.jobs)
+            environment.setdefault("OMP_NUM_THREADS", str(cores))
+        path = self.log_path(stage)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab") as log:
+            log.write(f"{stage.command}\n".encode())
+            log.flush()
+            process = subprocess.Popen(
+                [sys.executable, "-m", *stage.arguments],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+            )
+        return Running(stage, slot, process, time.monotonic())
+
+    def _record(self, job: Running) -> None:
+        """Add the time of this start to those of earlier ones."""
+        title = job.stage.title
+        self.seconds[title] = self.seconds.get(title, 0.0) + job.seconds
+        write_json(self.folder / "seconds.json", self.seconds)
+
+    def _tell(
+        self,
+        job: Running,
+        finished: Sequence[Stage],
+        waiting: Sequence[Stage],
+        running: Sequence[Running],
+    ) -> None:
+        if job.process.returncode:
+            path = self.log_path(job.stage)
+            text = path.read_text(encoding="utf-8", errors="replace")
+            last = text.rpartition(job.stage.command)[2]  # earlier starts are in it as well
+            print(f"{job.stage.title} failed ({path}): {reason(last)}", flush=True)
+            return
+        print(f"{job.stage.title}: {format_time(job.seconds)}", end="")
+        left = self.remaining(finished, [*waiting, *(job.stage for job in running)])
+        print(f"; about {format_time(left)} left" if left else "", flush=True)
+
+
+def visible_gpus() -> list[str]:
+    """The names of the GPUs that a process may use, as CUDA_VISIBLE_DEVICES has them."""
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return (named.split(",") if named else [str(index) for index in range(count)])[:count]
+
+
+def reason(output: str) -> str:
+    """The last error that an output tells, which may follow a progress bar; else its last line."""
+    errors = re.findall(r"\w*[Ee]rror: .*", output)
+    return (errors or [line for line in output.splitlines() if line.strip()] or ["no output"])[-1]
+
+
+def format_time(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

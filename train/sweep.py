@@ -1,0 +1,249 @@
+"""The rows of a table with several seeds: train them all, judge them, print the table.
+
+    python -m train.sweep --config configs/sweeps/table4_mocap.yaml --dry_run
+    python -m train.sweep --config configs/sweeps/table4_mocap.yaml --seeds 1 2 3 --jobs 2
+
+The YAML file (`config` in any part names a file of the same options to start from):
+
+    save_dir: save/table4            a folder ROW_seedS per run, logs and tables
+    seeds: [1, 2, 3]
+    common:                          options of train.train_sopo
+      config: configs/mocap/sopo.yaml
+      model_path: save/base/model000004000.pt
+    rows:                            what differs; null takes an option of `common` back
+      sft: {method: sft}
+      sopo: {method: sopo, tau_quantile: 0.1}
+    pairs: {num_captions: 2000}      options of prepare.preference_pairs, run where rows need it
+    evaluation:                      options of eval.eval_tmr (one table, seeds together) and of
+      eval_tmr: {split: test}        eval.eval_humanml (every run, and eval.tables over them)
+
+Pairs and evaluations take dataset and reward from `common`, pairs also model and candidates. Every
+run is an ordinary command, printed before it starts; what is finished is skipped and what was cut
+off goes on. Rows are judged by their last checkpoints, after the same number of steps.
+"""
+
+import re
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from data_loaders.humanml import resolve_dataset
+from eval import eval_humanml, eval_tmr, tables
+from model.checkpoints import read_model_args
+from prepare import preference_pairs
+from train import train_sopo
+from train.preference.fixed_pairs import PairIndex, shard_path
+from train.preference.methods import METHODS, needs_fixed_pairs
+from train.stages import (
+    Command,
+    Stage,
+    StageRunner,
+    as_words,
+    command,
+    is_stale,
+    refuse_changes,
+    section,
+)
+from utils.errors import UserError, entry_point
+from utils.files import read_json, write_text
+from utils.options import option, parse_options
+
+Values = dict[str, Any]
+
+# What pairs and evaluations take from the common options of the runs.
+FILES = (
+    *("dataset", "data_dir", "text_encoder_path"),
+    *("reward_path", "evaluator_dir", "glove_dir", "device"),
+)
+CANDIDATES = (
+    *("model_path", "reward", "reward_weights", "num_candidates"),
+    *("candidate_sampler", "candidate_steps", "guidance_param"),
+)
+OWN = ("resume", "overwrite", "save_dir", "out", "output", "output_dir")  # the sweep sets them
+
+
+@dataclass
+class Options:
+    save_dir: str = option("", "folder of runs, logs and tables", required=True)
+    seeds: list[int] = option([1, 2, 3], "seeds of every row", minimum=0)
+    common: Values | None = option(None, "in the YAML file: options of every row", required=True)
+    rows: Values | None = option(None, "in the YAML file: options by row", required=True)
+    pairs: Values | None = option(None, "in the YAML file: options of the fixed pairs")
+    evaluation: Values | None = option(None, "in the YAML file: options by script")
+    jobs: int = option(0, "runs at a time; 0 = one per GPU, or one on a CPU", minimum=0)
+    dry_run: bool = option(False, "print the commands and how many remain")
+
+    def validate(self) -> None:
+        if not self.rows or not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise UserError("a sweep needs at least one row and one seed, and no seed twice")
+        for row in self.rows or {}:
+            if not re.fullmatch(r"\w[\w.-]*", str(row)) or row in ("base", "real"):
+                raise UserError(f"rows: {row!r} names a folder; use letters and digits, not base")
+        judges = set(self.evaluation or {})
+        if judges - {"eval_tmr"} not in (set(), {"eval_humanml"}, {"eval_humanml", "tables"}):
+            raise UserError("evaluation: use eval_tmr, eval_humanml (which tables needs) or both")
+
+
+class Sweep:
+    """All its commands. Raises UserError for options that a script or a result refuses."""
+
+    def __init__(self, options: Options) -> None:
+        self.folder, self.pair_options = Path(options.save_dir), options.pairs
+        self.common = section(train_sopo, options.common, "common", *OWN, "seed")
+        self.rows = {
+            row: section(train_sopo, content, f"rows: {row}", *OWN, "seed", "model_path")
+            for row, content in (options.rows or {}).items()
+        }
+        self.evaluation = options.evaluation or {}
+        self.run_options: list[train_sopo.Options] = []
+        self.pairs: dict[Path, Stage] = {}
+        # Seed by seed, so that the first complete table comes early
+        self.runs = [self._run(row, seed) for seed in options.seeds for row in self.rows]
+        self.base = Path(self.run_options[0].model_path)
+
+    def stages(self) -> list[Stage]:
+        """All of them, as if every run were finished."""
+        return [*self.pairs.values(), *self.runs, *self.tmr(self.runs), *self.humanml(self.runs)]
+
+    def _run(self, row: str, seed: int) -> Stage:
+        folder = self.folder / f"{row}_seed{seed}"
+        values = {**self.common, **self.rows[row], "seed": seed, "save_dir": folder}
+        method = values.get("method", train_sopo.Options.method)
+        if method in METHODS and needs_fixed_pairs(method) and not values.get("pairs_path"):
+            values["pairs_path"] = self._pairs(method)
+        wanted = command(train_sopo, values, f"rows: {row}")
+        self.run_options.append(wanted.options)
+        refuse_changes(folder / "args.json", wanted.options)
+        arguments = wanted.arguments
+        if (folder / "resume.pt").is_file():
+            arguments = [*arguments, "--resume"]
+        elif folder.is_dir():  # cut off before its first checkpoint
+            arguments = [*arguments, "--overwrite"]
+        product = folder / f"model{wanted.options.num_steps:09d}.pt"
+        return Stage(folder.name, product, arguments, kind=row)
+
+    def _pairs(self, method: str) -> Path:
+        """The folder of fixed pairs that a method reads; one per reward that ranks them."""
+        values = {"reward": "tmr"} | self._inherit(preference_pairs, (*FILES, *CANDIDATES))
+        values |= section(preference_pairs, self.pair_options, "pairs", *OWN)
+        if ranked_by := {pairing.ranked_by for pairing in METHODS[method]} - {""}:
+            values |= {"reward": sorted(ranked_by), "reward_weights": None}
+        folder = self.folder / "_".join(["pairs", *as_words(values["reward"])])
+        if folder in self.pairs:
+            return folder
+        wanted = command(preference_pairs, values | {"out": folder}, "pairs")
+        product = folder / "index.json"
+        if product.is_file():
+            files = [shard_path(folder, n) for n in range(len(PairIndex.read(folder).shards))]
+            refuse_changes(product, wanted.options)
+            product = next((path for path in files if not path.is_file()), files[-1])
+        self.pairs[folder] = Stage(folder.name, product, [*wanted.arguments, "--resume"])
+        return folder
+
+    def _inherit(self, script: ModuleType, names: Sequence[str]) -> Values:
+        known = {field.name for field in fields(script.Options)}
+        return {name: self.common[name] for name in names if name in self.common and name in known}
+
+    def _evaluation(self, script: ModuleType, own: Values) -> Command:
+        name = script.__name__.split(".")[-1]
+        where = f"evaluation: {name}"
+        given = section(script, self.evaluation.get(name), where, *OWN, *own)
+        return command(script, self._inherit(script, FILES) | given | own, where)
+
+    def tmr(self, runs: Sequence[Stage]) -> list[Stage]:
+        """One command for all models, where the sweep asks for it."""
+        if not runs or "eval_tmr" not in self.evaluation:
+            return []
+        models = [self.base, *(run.product for run in runs)]
+        names = ["base", *(run.kind for run in runs)]
+        output = self.folder / "eval_tmr.json"
+        own = {"model_path": models, "names": names, "output": output}
+        wanted = self._evaluation(eval_tmr, own)
+        stale = is_stale(output, wanted.options, models)
+        return [Stage("eval_tmr", output, wanted.arguments, stale=stale)]
+
+    def humanml(self, runs: Sequence[Stage]) -> list[Stage]:
+        """One command per model, where the sweep asks for it, and last that of their table."""
+        if not runs or "eval_humanml" not in self.evaluation:
+            return []
+        stages = []
+        models = {"base": self.base} | {run.title: run.product for run in runs}
+        for name, model in models.items():
+            own = {"model_path": model, "output_dir": self.folder / name}
+            wanted = self._evaluation(eval_humanml, own)
+            log = eval_humanml.log_path(wanted.options)
+            arguments = wanted.arguments
+            if log.with_suffix(".progress.json").is_file():
+                arguments = [*arguments, "--resume"]
+            elif log.is_file():
+                arguments = [*arguments, "--overwrite"]
+            stale = is_stale(results := log.with_suffix(".json"), wanted.options, [model])
+            stages.append(Stage(f"eval_{name}", results, arguments, "eval_humanml", stale))
+        output = self.folder / "eval_humanml.md"
+        own = {"compare": [s.product for s in stages], "names": list(models), "output": output}
+        table = self._evaluation(tables, own).arguments
+        return [*stages, Stage("table", output, table, stale=True)]
+
+    def check_inputs(self) -> None:
+        """Raises UserError when the base, a dataset, a reward or a judge is missing."""
+        read_model_args(self.base)
+        folders = [own.get("judge_path") for own in self.evaluation.values() if own]
+        for options in self.run_options:
+            resolve_dataset(options.dataset, options.data_dir)
+            folders += options.reward_path if "tmr" in options.reward else []
+        for folder in filter(None, folders):
+            if not Path(folder).is_dir():
+                raise UserError(f"{folder} does not exist; name the run folder of a TMR model")
+
+    def write_tmr_table(self) -> str:
+        """The figures of eval_tmr in Markdown; dashes in rows of which nothing is finished."""
+        report = read_json(self.folder / "eval_tmr.json")
+        rows = {
+            name: [eval_tmr.Figures(**seed) for seed in report["rows"].get(name, [])]
+            for name in ("real", "base", *self.rows)
+        }
+        title = "{dataset}, {split} split".format(**report["options"])
+        title += f", {report['captions']} captions; mean ± 95 % interval over the seeds."
+        missing = [run.title for run in self.runs if not run.done]
+        note = f"\nNot finished: {', '.join(missing)}.\n" if missing else ""
+        table = f"{title}\n\n{eval_tmr.format_table(rows)}\n{note}"
+        write_text(self.folder / "eval_tmr.md", table)
+        return table
+
+
+def train_and_judge(sweep: Sweep, runner: StageRunner) -> list[Stage]:
+    """Run what remains, print the tables of the runs that are finished; returns what failed."""
+    failed = runner.run(list(sweep.pairs.values()))
+    failed += runner.run(sweep.runs)
+    finished = [run for run in sweep.runs if run.done]
+    if stages := sweep.tmr(finished):
+        failed += (broken := runner.run(stages))
+        if not broken:
+            print(f"\n{sweep.write_tmr_table()}")
+    if stages := sweep.humanml(finished):
+        failed += (broken := runner.run(stages[:-1]) or runner.run(stages[-1:]))
+        if not broken:
+            print(f"\n{stages[-1].product.read_text(encoding='utf-8')}")
+    return failed
+
+
+@entry_point
+def main() -> None:
+    options = parse_options(Options, description=__doc__)
+    sweep = Sweep(options)
+    runner = StageRunner(sweep.folder, options.jobs)
+    runner.show_plan(sweep.stages(), options.dry_run)
+    sweep.check_inputs()
+    if options.dry_run:
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop the runs as well
+    if failed := train_and_judge(sweep, runner):
+        names = ", ".join(stage.title for stage in failed)
+        raise UserError(f"{len(failed)} failed ({names}); the same command goes on from there")
+
+
+if __name__ == "__main__":
+    main()
