@@ -5,6 +5,7 @@ number of the executed step (0 = the first) to noise shaped like x; `noise_from`
 generator.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from diffusion.gaussian import GaussianDiffusion
+from diffusion.schedule import half_log_snr
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 NoiseSource = Callable[[int], Tensor]
@@ -56,7 +58,7 @@ def sample_ancestral(
     first = diffusion.schedule.num_timesteps - 1 if start is None else start
     for executed, index in enumerate(range(first, -1, -1)):
         t = torch.full((len(x),), index, device=x.device)
-        x0 = _predict_x0(denoise, diffusion, x, t, inpainting, clip)
+        x0 = _predict_x0(denoise, diffusion, x, index, inpainting, clip)
         step = diffusion.p_mean_variance(x0, x, t)
         x = step.mean
         if index > 0:
@@ -87,7 +89,7 @@ def sample_ddim(
     signal = before.sqrt()
     for executed, index in enumerate(range(first, -1, -1)):
         t = torch.full((len(x),), index, device=x.device)
-        x0 = _predict_x0(denoise, diffusion, x, t, inpainting, clip)
+        x0 = _predict_x0(denoise, diffusion, x, index, inpainting, clip)
         eps = diffusion.predict_eps(x, t, x0)
         x = float(signal[index]) * x0 + float(direction[index]) * eps
         if index > 0 and eta > 0:
@@ -95,16 +97,79 @@ def sample_ddim(
     return x
 
 
+@torch.no_grad()
+def sample_dpm(
+    denoise: Denoiser,
+    diffusion: GaussianDiffusion,
+    x: Tensor,
+    noise: NoiseSource,
+    *,
+    eta: float = 0.0,
+    start: int | None = None,
+    inpainting: Inpainting | None = None,
+    clip: bool = False,
+) -> Tensor:
+    """DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2); eta = 1 is its SDE form of the same paper.
+
+    With lambda = log(signal / sigma), h its increase over a step, and D the x0 that the last two
+    predictions extrapolate to the middle of the step,
+
+        x' = sigma' / sigma e^(-eta h) x + signal' (1 - e^(-(1 + eta) h)) D
+             + sigma' sqrt(1 - e^(-2 eta h)) noise.
+
+    The last step, to zero noise, returns x0 itself. eta = 1 with D = x0 is ancestral sampling.
+    """
+    signal = diffusion.tables["signal"].tolist()
+    sigma = diffusion.tables["noise"].tolist()
+    snr = half_log_snr(diffusion.schedule).tolist()
+    first = diffusion.schedule.num_timesteps - 1 if start is None else start
+    last_x0, last_h = x, math.inf  # the first step has nothing to extrapolate from
+    for executed, index in enumerate(range(first, 0, -1)):
+        x0 = _predict_x0(denoise, diffusion, x, index, inpainting, clip)
+        h = snr[index - 1] - snr[index]
+        middle = x0 + h / (2 * last_h) * (x0 - last_x0)
+        decay = sigma[index - 1] / sigma[index] * math.exp(-eta * h)
+        x = decay * x - signal[index - 1] * math.expm1(-(1 + eta) * h) * middle
+        if eta > 0:
+            x = x + sigma[index - 1] * math.sqrt(-math.expm1(-2 * eta * h)) * noise(executed)
+        last_x0, last_h = x0, h
+    return _predict_x0(denoise, diffusion, x, 0, inpainting, clip)
+
+
+def merge_noise(diffusion: GaussianDiffusion, kept: list[int], noise: NoiseSource) -> NoiseSource:
+    """Noise for a sampler of the `kept` steps (ascending) that sums up what all steps would get.
+
+    Steps that are left out had brought x from t to t - 1 with the posterior's factor c_t of x_t and
+    deviation s_t; the sum of the s_t z_t, each times the later factors, is the noise of the one
+    step that replaces them. So few steps follow the random path of many, exactly where x0 is
+    constant. The steps must be asked for in order, because `noise` is.
+    """
+    schedule = diffusion.schedule
+    factors = schedule.posterior_mean_coef2.tolist()
+    variances = schedule.posterior_variance.tolist()
+    last = schedule.num_timesteps - 1
+
+    def merged(executed: int) -> Tensor:
+        total, variance = torch.zeros(()), 0.0
+        for t in range(kept[-1 - executed], kept[-2 - executed], -1):
+            total = factors[t] * total + math.sqrt(variances[t]) * noise(last - t)
+            variance = factors[t] ** 2 * variance + variances[t]
+        return total / math.sqrt(variance)
+
+    return merged
+
+
 def _predict_x0(
     denoise: Denoiser,
     diffusion: GaussianDiffusion,
     x: Tensor,
-    t: Tensor,
+    index: int,
     inpainting: Inpainting | None,
     clip: bool,
 ) -> Tensor:
-    original = diffusion.schedule.timestep_map.to(x.device)[t]
-    x0 = denoise(x, original)
+    # a filled tensor, not a copied one: a copy to the GPU would make the host wait at every step
+    original = int(diffusion.schedule.timestep_map[index])
+    x0 = denoise(x, torch.full((len(x),), original, device=x.device))
     if inpainting is not None:
         x0 = torch.where(inpainting.mask, inpainting.motion, x0)
     return x0.clamp(-1, 1) if clip else x0

@@ -91,6 +91,27 @@ def respace(schedule: NoiseSchedule, timesteps: list[int]) -> NoiseSchedule:
     return NoiseSchedule(1 - cumulative / previous, schedule.timestep_map[kept])
 
 
+def half_log_snr(schedule: NoiseSchedule) -> Tensor:
+    """lambda_t = log(signal / sigma) ``[N]``, falling with t."""
+    cumulative = schedule.alphas_cumprod
+    return (cumulative / (1 - cumulative)).log() / 2
+
+
+def select_by_snr(schedule: NoiseSchedule, count: int) -> list[int]:
+    """`count` steps, the first and the last among them, evenly spaced in `half_log_snr`.
+
+    So the solvers in that variable place them (Lu et al. 2022).
+    """
+    snr = half_log_snr(schedule)
+    wanted = torch.linspace(float(snr[0]), float(snr[-1]), count, dtype=snr.dtype)
+    nearest = (snr[:, None] - wanted).abs().argmin(dim=0).tolist()
+    kept: list[int] = []
+    for position, step in enumerate(nearest):
+        lowest = kept[-1] + 1 if kept else 0
+        kept.append(min(max(step, lowest), schedule.num_timesteps - count + position))
+    return kept
+
+
 def select_timesteps(num_timesteps: int, spacing: str) -> list[int]:
     """Steps kept by a spacing: ``"ddimN"`` (fixed stride) or counts per section, ``"10,15,20"``.
 

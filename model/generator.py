@@ -5,6 +5,7 @@ Preference code sees only `MotionGenerator`: `encode_text`, `denoising_error`, `
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -13,20 +14,59 @@ from torch import Tensor, nn
 from data_loaders.normalizer import Statistics
 from data_loaders.skeleton import Skeleton
 from diffusion.gaussian import GaussianDiffusion, masked_mse
-from diffusion.samplers import Denoiser, noise_from, sample_ancestral, sample_ddim
-from diffusion.schedule import respace, select_timesteps
+from diffusion.samplers import (
+    Denoiser,
+    NoiseSource,
+    noise_from,
+    sample_ancestral,
+    sample_ddim,
+    sample_dpm,
+)
+from diffusion.schedule import NoiseSchedule, respace, select_by_snr, select_timesteps
+from model.compiled import CompiledNetwork
 from model.mdm import MDM
 from model.text_encoders import Condition, TextEncoder
 from utils.errors import UserError
 
+SAMPLERS = ("ancestral", "ddim", "dpm", "dpm_sde")
+FRAMES_PER_CALL = {"cpu": 8192, "cuda": 65_536}  # more at once is not faster
+READ_BEYOND = 4  # frames after a motion's length that the evaluators' convolutions may read
+
 
 @dataclass(frozen=True)
 class SamplerOptions:
-    """Which sampler, with how many steps (None = all of the model's), and DDIM's eta."""
+    """Which of `SAMPLERS`, with how many steps (None = all of the model's), and DDIM's eta."""
 
     name: str = "ancestral"
     steps: int | None = None
     eta: float = 0.0
+
+    def run(
+        self, denoise: Denoiser, diffusion: GaussianDiffusion, x: Tensor, noise: NoiseSource
+    ) -> Tensor:
+        """x0 from x_T; ``dpm`` is the deterministic form of the solver, ``dpm_sde`` the other."""
+        if self.name == "ancestral":
+            return sample_ancestral(denoise, diffusion, x, noise)
+        if self.name == "ddim":
+            return sample_ddim(denoise, diffusion, x, noise, eta=self.eta)
+        if self.name in ("dpm", "dpm_sde"):
+            return sample_dpm(denoise, diffusion, x, noise, eta=float(self.name == "dpm_sde"))
+        raise UserError(f"sampler {self.name} is unknown; use one of {', '.join(SAMPLERS)}")
+
+    def kept_steps(self, schedule: NoiseSchedule) -> list[int]:
+        """The executed steps of `schedule`, ascending, the noisiest among them.
+
+        They are evenly spaced in the index or, for the solvers that work in it, in the log-SNR.
+        Raises UserError when the schedule has fewer.
+        """
+        total, steps = schedule.num_timesteps, self.steps or schedule.num_timesteps
+        if steps > total:
+            raise UserError(f"{steps} sampling steps exceed the model's {total}; lower them")
+        if steps == 1:
+            return [total - 1]
+        if self.name.startswith("dpm"):
+            return select_by_snr(schedule, steps)
+        return select_timesteps(total, str(steps))
 
 
 class MotionGenerator(Protocol):
@@ -64,7 +104,11 @@ class MotionGenerator(Protocol):
 
 @dataclass
 class MDMGenerator:
-    """MDM in motion space. `autocast` is the number type of sampling (None = float32)."""
+    """MDM in motion space.
+
+    `autocast` is the number type of sampling (None = float32), `compiled` samples through
+    `torch.compile`.
+    """
 
     model: MDM
     diffusion: GaussianDiffusion
@@ -73,6 +117,7 @@ class MDMGenerator:
     skeleton: Skeleton
     device: torch.device
     autocast: torch.dtype | None = None
+    compiled: bool = False
 
     def with_model(self, model: nn.Module) -> "MDMGenerator":
         return replace(self, model=model)
@@ -114,11 +159,14 @@ class MDMGenerator:
         guidance: float = 2.5,
         generator: torch.Generator | None = None,
         noise: Tensor | None = None,
+        step_noise: NoiseSource | None = None,
     ) -> Tensor:
-        """Motions ``[B, T, D]`` with T = the longest length; frames beyond a length are as sampled.
+        """Motions ``[B, T, D]`` with T = the longest length; READ_BEYOND frames beyond a length
+        are as sampled, later ones may be zero.
 
         A model without frame masking has only ever seen sequences of the full training length, so
-        it samples that many frames, which are then cut. `noise` fixes x_T ``[B, T', D]``.
+        it samples that many frames, which are then cut. `noise` fixes x_T ``[B, T', D]`` and
+        `step_noise` what the sampler adds.
         """
         frames = int(lengths.max())
         size = max(frames, self.padded_frames or 0)
@@ -128,41 +176,49 @@ class MDMGenerator:
             x = torch.randn(shape, generator=generator, device=self.device)
         if x.shape != shape:
             raise ValueError(f"noise has shape {tuple(x.shape)}, this call samples {shape}")
+        diffusion = self._respaced(sampler)
         was_training = self.model.training
         self.model.eval()
-        denoise = guided_denoiser(
-            self.model, condition, length_mask(lengths, size), self._guidance(guidance)
-        )
-        diffusion = self._respaced(sampler.steps, sampler.name)
-        draw = noise_from(generator, x)
+        denoise = self.denoiser(condition, lengths, size, guidance)
         with self._autocast():
-            if sampler.name == "ddim":
-                x = sample_ddim(denoise, diffusion, x, draw, eta=sampler.eta)
-            elif sampler.name == "ancestral":
-                x = sample_ancestral(denoise, diffusion, x, draw)
-            else:
-                raise UserError(f"sampler {sampler.name} is unknown; use ancestral or ddim")
+            x = sampler.run(denoise, diffusion, x, step_noise or noise_from(generator, x))
         self.model.train(was_training)
         return x[:, :frames]
+
+    @cached_property
+    def _network(self) -> nn.Module:
+        """What samples: the model, or its compiled form."""
+        return CompiledNetwork(self.model) if self.compiled else self.model
+
+    def _budget(self) -> int:
+        """How many frames the network computes at once, within the memory that is free now."""
+        if self.device.type != "cuda":
+            return FRAMES_PER_CALL["cpu"]
+        config = self.model.config
+        per_frame = 4 * (12 * config.latent_dim + 2 * config.ff_size)  # bytes, of one layer
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return min(FRAMES_PER_CALL["cuda"], free // 2 // per_frame)
+
+    def denoiser(
+        self, condition: Condition, lengths: Tensor, frames: int, guidance: float
+    ) -> Denoiser:
+        """x0 ``[B, frames, D]`` as sampling asks the network for it."""
+        return grouped_denoiser(
+            self._network, condition, lengths, frames, self._guidance(guidance), self._budget()
+        )
 
     def _guidance(self, guidance: float) -> float:
         """Guidance needs a model that was trained with dropped captions."""
         config = self.model.config
         return 1.0 if config.unconstrained or config.cond_mask_prob == 0 else guidance
 
-    def _respaced(self, steps: int | None, sampler: str) -> GaussianDiffusion:
-        """The diffusion with `steps` of its steps, evenly spaced and ending at the noisiest."""
+    def _respaced(self, sampler: SamplerOptions) -> GaussianDiffusion:
+        """The diffusion with the steps that are executed."""
         schedule = self.diffusion.schedule
-        if not steps or steps == schedule.num_timesteps:
+        kept = sampler.kept_steps(schedule)
+        if len(kept) == schedule.num_timesteps:
             return self.diffusion
-        if steps > schedule.num_timesteps:
-            raise UserError(
-                f"{steps} sampling steps exceed the model's {schedule.num_timesteps}; lower them"
-            )
-        kept = select_timesteps(schedule.num_timesteps, str(steps))
-        if steps == 1:
-            kept = [schedule.num_timesteps - 1]
-        return GaussianDiffusion(respace(schedule, kept))
+        return GaussianDiffusion(respace(schedule, kept), self.model.config.sigma_small)
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.autocast is None:
@@ -199,5 +255,55 @@ def guided_denoiser(
         doubled = model(x.repeat(2, 1, 1), t.repeat(2), both, masks, drop).to(x.dtype)
         conditional, unconditional = doubled.chunk(2)
         return unconditional + scale * (conditional - unconditional)
+
+    return denoise
+
+
+def split_by_length(
+    lengths: list[int], frames: int, trim: bool, budget: int
+) -> list[tuple[list[int], int]]:
+    """Rows of one network call each, and the frames ``<= frames`` that it computes.
+
+    A call has at most `budget` frames in all (or one row). With `trim`, rows of similar length go
+    together and no frames are computed beyond their longest, except `READ_BEYOND`.
+    """
+    if not trim:
+        count = max(1, budget // frames)
+        rows = list(range(len(lengths)))
+        return [(rows[i : i + count], frames) for i in range(0, len(rows), count)]
+    groups: list[tuple[list[int], int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if groups and (len(groups[-1][0]) + 1) * groups[-1][1] <= budget:
+            groups[-1][0].append(row)
+        else:
+            groups.append(([row], min(frames, lengths[row] + READ_BEYOND)))
+    return groups
+
+
+def grouped_denoiser(
+    model: MDM, condition: Condition, lengths: Tensor, frames: int, guidance: float, budget: int
+) -> Denoiser:
+    """`guided_denoiser` in calls of at most `budget` frames, both passes of guidance counted.
+
+    Where the model masks frames, the calls group motions of similar length, and x0 is zero where
+    none of a group needs it.
+    """
+    mask = length_mask(lengths, frames)
+    if model.config.arch == "gru":  # its recurrence runs over the batch, which must stay whole
+        return guided_denoiser(model, condition, mask, guidance)
+    groups = split_by_length(lengths.tolist(), frames, model.config.mask_frames, budget // 2)
+    if len(groups) == 1 and groups[0][1] == frames:
+        return guided_denoiser(model, condition, mask, guidance)
+    calls = []
+    for numbers, size in groups:
+        rows = torch.tensor(numbers, device=mask.device)
+        part = guided_denoiser(model, condition[rows], mask[rows, :size], guidance)
+        calls.append((rows, size, part))
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        x0 = torch.zeros_like(x)
+        for rows, size, part in calls:
+            x0[rows, :size] = part(x[rows, :size], t[rows])
+        return x0
 
     return denoise

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from model.layers import attention_bias, decoder_layer, encoder_layer
 from model.text_encoders import KINDS, Condition
 from utils.options import option
 from utils.positions import sinusoidal_table
@@ -164,9 +165,11 @@ class MDM(nn.Module):
         return self.embed_text(tokens) + time, padding
 
     def _run_encoder(self, frames: Tensor, memory: Tensor, hidden: Tensor | None) -> Tensor:
-        sequence = self.sequence_pos_encoder(torch.cat([memory, frames], dim=1))
-        encoded = self.seqTransEncoder(sequence, src_key_padding_mask=_with_token(hidden))
-        return self.output_process(encoded[:, 1:])
+        x = self.sequence_pos_encoder(torch.cat([memory, frames], dim=1))
+        bias = attention_bias(_with_token(hidden), x.dtype)
+        for layer in self.seqTransEncoder.layers:
+            x = encoder_layer(layer, x, bias)
+        return self.output_process(x[:, 1:])
 
     def _run_decoder(
         self,
@@ -179,15 +182,11 @@ class MDM(nn.Module):
         if self.config.emb_trans_dec:
             token = memory if self.config.legacy_emb_token else time
             frames, hidden = torch.cat([token, frames], dim=1), _with_token(hidden)
-        decoded = self.seqTransDecoder(
-            tgt=self.sequence_pos_encoder(frames),
-            memory=memory,
-            tgt_key_padding_mask=hidden,
-            memory_key_padding_mask=memory_mask,
-        )
-        if self.config.emb_trans_dec:
-            decoded = decoded[:, 1:]
-        return self.output_process(decoded)
+        x = self.sequence_pos_encoder(frames)
+        bias, memory_bias = attention_bias(hidden, x.dtype), attention_bias(memory_mask, x.dtype)
+        for layer in self.seqTransDecoder.layers:
+            x = decoder_layer(layer, x, memory, bias, memory_bias)
+        return self.output_process(x[:, 1:] if self.config.emb_trans_dec else x)
 
     def _run_gru(self, x: Tensor, memory: Tensor) -> Tensor:
         """Upstream's GRU runs its recurrence over the batch axis; kept for its checkpoints."""

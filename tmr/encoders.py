@@ -6,6 +6,7 @@ Source: Petrovich et al., "TMR", ICCV 2023; the layout is that of ACTOR (2021).
 import torch
 from torch import Tensor, nn
 
+from model.layers import attention_bias, decoder_layer, encoder_layer
 from utils.positions import sinusoidal_table
 
 
@@ -56,8 +57,11 @@ class ActorEncoder(nn.Module):
         """mask ``[B, T]``, True = valid."""
         count = len(self.tokens)
         padding = nn.functional.pad(~mask, (count, 0), value=False)
-        encoded = self.seqTransEncoder(self.sequence(x), src_key_padding_mask=padding)
-        return encoded[:, :count]
+        x = self.sequence(x)
+        bias = attention_bias(padding, x.dtype)
+        for layer in self.seqTransEncoder.layers:
+            x = encoder_layer(layer, x, bias)
+        return x[:, :count]
 
 
 class ActorDecoder(nn.Module):
@@ -82,8 +86,8 @@ class ActorDecoder(nn.Module):
 
     def forward(self, z: Tensor, mask: Tensor) -> Tensor:
         """mask ``[B, T]``, True = valid."""
-        queries = self.positions(z.new_zeros(len(z), mask.shape[1], z.shape[1]))
-        decoded = self.seqTransDecoder(
-            tgt=queries, memory=z.unsqueeze(1), tgt_key_padding_mask=~mask
-        )
-        return self.final_layer(decoded) * mask.unsqueeze(-1)
+        x = self.positions(z.new_zeros(len(z), mask.shape[1], z.shape[1]))
+        bias = attention_bias(~mask, x.dtype)
+        for layer in self.seqTransDecoder.layers:
+            x = decoder_layer(layer, x, z.unsqueeze(1), bias, None)
+        return self.final_layer(x) * mask.unsqueeze(-1)

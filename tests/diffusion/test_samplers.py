@@ -1,14 +1,23 @@
 """Samplers: exact limits, agreement with each other, and what they tell the network."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
 
 from diffusion.gaussian import GaussianDiffusion
-from diffusion.samplers import Inpainting, noise_from, sample_ancestral, sample_ddim
-from diffusion.schedule import make_schedule, respace
+from diffusion.samplers import (
+    Inpainting,
+    merge_noise,
+    noise_from,
+    sample_ancestral,
+    sample_ddim,
+    sample_dpm,
+)
+from diffusion.schedule import make_schedule, respace, select_by_snr
 
-SAMPLERS = [sample_ancestral, sample_ddim]
+SAMPLERS = [sample_ancestral, sample_ddim, sample_dpm]
 
 
 def make_diffusion(steps: int = 20) -> GaussianDiffusion:
@@ -42,20 +51,103 @@ def test_ddim_with_eta_1_is_ancestral_sampling() -> None:
     torch.testing.assert_close(ddim, ancestral, rtol=0, atol=1e-9)
 
 
-def test_ancestral_samples_have_the_variance_of_the_data() -> None:
-    """For x0 ~ N(0, s^2) the best denoiser is linear and sampling must reproduce s."""
+class BestDenoiser:
+    """E[x0 | x_t] for x0 ~ N(0, spread^2)."""
+
+    def __init__(self, diffusion: GaussianDiffusion, spread: float) -> None:
+        self.signal, self.spread = diffusion.schedule.alphas_cumprod, spread
+        self.calls = 0
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        self.calls += 1
+        a = self.signal[t].view(-1, 1, 1)
+        return a.sqrt() * self.spread**2 / (a * self.spread**2 + 1 - a) * x
+
+    def exact(self, x: Tensor) -> Tensor:
+        """What the deterministic flow makes of x at the noisiest step: x / deviation is constant
+        along it; then the prediction of the least noisy step."""
+        deviation = (self.signal * self.spread**2 + 1 - self.signal).sqrt()
+        return self(x * deviation[0] / deviation[-1], torch.zeros(len(x), dtype=torch.long))
+
+
+@pytest.mark.parametrize("sample", [sample_ancestral, partial(sample_dpm, eta=1.0)])
+def test_stochastic_samples_have_the_variance_of_the_data(sample) -> None:
     diffusion, spread = make_diffusion(200), 0.6
-    signal = diffusion.schedule.alphas_cumprod
-
-    def best(x: Tensor, t: Tensor) -> Tensor:
-        a = signal[t].view(-1, 1, 1)
-        return a.sqrt() * spread**2 / (a * spread**2 + 1 - a) * x
-
     x = draw(20_000, 1, 1)
     rng = torch.Generator().manual_seed(3)
-    found = sample_ancestral(best, diffusion, x, noise_from(rng, x))
+    found = sample(BestDenoiser(diffusion, spread), diffusion, x, noise_from(rng, x))
     assert found.std().item() == pytest.approx(spread, rel=0.03)
     assert abs(found.mean().item()) < 0.02
+
+
+def few_steps(diffusion: GaussianDiffusion, count: int) -> tuple[GaussianDiffusion, list[int]]:
+    kept = select_by_snr(diffusion.schedule, count)
+    return GaussianDiffusion(respace(diffusion.schedule, kept)), kept
+
+
+def test_the_second_order_solver_converges_quadratically_and_ddim_linearly() -> None:
+    fine, x = make_diffusion(1000), draw(1, 1, 1)
+    denoise = BestDenoiser(fine, 0.6)
+    exact = denoise.exact(x)
+
+    def error(sample, count: int) -> float:
+        found = sample(denoise, few_steps(fine, count)[0], x, noise_from(None, x))
+        return (found - exact).abs().item()
+
+    assert error(sample_ddim, 40) / error(sample_ddim, 80) == pytest.approx(2, rel=0.15)
+    assert error(sample_dpm, 40) / error(sample_dpm, 80) == pytest.approx(4, rel=0.3)
+    assert error(sample_dpm, 10) < 0.3 * error(sample_ddim, 10)
+
+
+def test_the_stochastic_solver_is_ancestral_where_x0_does_not_change() -> None:
+    diffusion, x = make_diffusion(), draw(2, 5, 3)
+    noises = [draw(2, 5, 3, seed=10 + i) for i in range(20)]
+    paths: list[list[Tensor]] = [[], []]
+    for path, sample in zip(paths, (sample_ancestral, partial(sample_dpm, eta=1.0)), strict=True):
+
+        def constant(x: Tensor, t: Tensor, path: list[Tensor] = path) -> Tensor:
+            path.append(x)
+            return torch.full_like(x, 0.3)
+
+        sample(constant, diffusion, x, noises.__getitem__)
+    for ancestral, solver in zip(*paths, strict=True):
+        torch.testing.assert_close(solver, ancestral, rtol=0, atol=1e-9)
+
+
+def test_merged_noise_keeps_few_steps_on_the_path_of_all() -> None:
+    """With a constant x0 the coarse sampler meets the fine one at every step that it executes."""
+    fine, x = make_diffusion(20), draw(2, 5, 3)
+    coarse, kept = few_steps(fine, 6)
+    noises = [draw(2, 5, 3, seed=10 + i) for i in range(20)]
+    seen: dict[int, dict[int, Tensor]] = {0: {}, 1: {}}
+
+    def run(number: int, diffusion: GaussianDiffusion, noise) -> None:
+        def constant(x: Tensor, t: Tensor) -> Tensor:
+            seen[number][int(t[0])] = x
+            return torch.full_like(x, 0.3)
+
+        sample_ancestral(constant, diffusion, x, noise)
+
+    run(0, fine, noises.__getitem__)
+    run(1, coarse, merge_noise(fine, kept, noises.__getitem__))
+    assert sorted(seen[1]) == kept
+    for t in kept:
+        torch.testing.assert_close(seen[1][t], seen[0][t], rtol=0, atol=1e-9)
+
+
+def test_merged_noise_is_standard_normal_and_reads_the_noise_in_order() -> None:
+    diffusion = make_diffusion(20)
+    kept = [0, 3, 4, 11, 19]
+    asked: list[int] = []
+
+    def noise(step: int) -> Tensor:
+        asked.append(step)
+        return draw(40_000, seed=step)
+
+    merged = [merge_noise(diffusion, kept, noise)(executed) for executed in range(4)]
+    assert asked == list(range(19))
+    for z in merged:
+        assert z.std().item() == pytest.approx(1, abs=0.02)
 
 
 def test_ddim_without_eta_is_deterministic_and_draws_no_noise() -> None:

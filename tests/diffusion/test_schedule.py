@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from diffusion.schedule import SCHEDULES, make_schedule, respace, select_timesteps
+from diffusion.schedule import (
+    SCHEDULES,
+    half_log_snr,
+    make_schedule,
+    respace,
+    select_by_snr,
+    select_timesteps,
+)
 from utils.errors import UserError
 
 
@@ -96,3 +103,18 @@ def test_impossible_selections_are_refused(spacing: str) -> None:
 def test_an_unknown_schedule_is_refused() -> None:
     with pytest.raises(UserError, match="cosine, linear"):
         make_schedule("sigmoid", 10)
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear"])
+@pytest.mark.parametrize("count", [2, 5, 10, 50])
+def test_steps_of_the_solver_are_distinct_and_hold_both_ends(name: str, count: int) -> None:
+    schedule = make_schedule(name, 50)
+    kept = select_by_snr(schedule, count)
+    assert kept == sorted(set(kept))
+    assert (len(kept), kept[0], kept[-1]) == (count, 0, 49)
+
+
+def test_steps_of_the_solver_are_even_in_the_log_snr() -> None:
+    schedule = make_schedule("linear", 1000)
+    gaps = -half_log_snr(schedule)[select_by_snr(schedule, 10)].diff()
+    assert gaps.max() < 1.1 * gaps.min()

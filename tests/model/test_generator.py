@@ -168,7 +168,7 @@ def test_impossible_requests_are_refused() -> None:
     condition = generator.encode_text(CAPTIONS)
     with pytest.raises(UserError, match="exceed the model's 8"):
         generator.sample(condition, LENGTHS, SamplerOptions("ddim", 9))
-    with pytest.raises(UserError, match="use ancestral or ddim"):
+    with pytest.raises(UserError, match="use one of ancestral, ddim"):
         generator.sample(condition, LENGTHS, SamplerOptions("euler"))
     with pytest.raises(ValueError, match="noise has shape"):
         generator.sample(condition, LENGTHS, noise=torch.zeros(2, 11, KIT.feature_dim))

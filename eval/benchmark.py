@@ -1,0 +1,314 @@
+"""How fast the parts are, each beside the plain way to the same numbers.
+
+    python -m eval.benchmark                      small networks, a few minutes on 4 CPU cores
+    python -m eval.benchmark --device cuda --full_size --output FILE.json     sizes of the papers
+    torchrun --nproc_per_node 2 -m eval.benchmark --device cpu        also the scaling efficiency
+
+Prints a table (median and quartile distance over the repetitions, share of the measured matrix
+multiplication peak of the same device and number type, gain over the plain path), then what fewer
+denoising steps do to the choice of the worst candidate. Networks are untrained unless --model_path
+and --reward_path name trained ones; data are procedural motions. Both paths of an item take turns,
+so that a busy machine slows both. --full_size on a CPU takes hours; lower --batch_size,
+--num_candidates and --num_motions there.
+"""
+
+import os
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from data_loaders.humanml import open_dataset
+from data_loaders.skeleton import HUMANML
+from eval.few_steps import StepComparison, format_few_steps
+from eval.metrics import POOL
+from eval.workload import FULL, GUIDANCE, QUICK, SMALL, Item, Sizes, Workload
+from model.checkpoints import build_generator, load_generator
+from model.generator import MDMGenerator
+from model.text_encoders import BuiltinEncoder, CachedTextEncoder
+from prepare import synthetic
+from tmr.model import TMR
+from tmr.reward import TMRReward
+from train.loop import average_gradients, pick_device
+from utils.errors import UserError, entry_point
+from utils.files import write_json
+from utils.options import option, parse_options
+from utils.provenance import provenance
+from utils.seeding import seed_everything
+
+MADE_CLIPS = 500  # of procedural motion; more are the same files under further names
+
+
+@dataclass
+class Options:
+    device: str = option("auto", "auto, cpu, cuda, or a CUDA index")
+    full_size: bool = option(False, "networks and amounts of the papers")
+    quick: bool = option(False, "seconds of work, to try the script")
+    repetitions: int = option(3, "timed repetitions, after one that is not counted", minimum=1)
+    output: str = option("", "JSON file of all values")
+    model_path: str = option("", "checkpoint of the generator; none = untrained")
+    reward_path: str = option("", "run folder of the reward; none = untrained")
+    text_encoder_path: str = option("", "local folder of CLIP or DistilBERT, for --model_path")
+    data_dir: str = option("", "dataset folder for captions and lengths; none = procedural motion")
+    batch_size: int = option(0, "captions per training step; 0 = the size's", minimum=0)
+    num_candidates: int = option(0, "candidates per caption; 0 = the size's", minimum=0)
+    num_motions: int = option(0, "generated motions; 0 = the size's", minimum=0)
+    num_clips: int = option(0, "clips of the start-up; 0 = the size's", minimum=0)
+    few_steps: bool = option(True, "compare samplers with fewer steps")
+
+    def validate(self) -> None:
+        width = self.sizes().evaluators.embedding
+        if self.num_motions and (self.num_motions % POOL or self.num_motions <= width):
+            raise UserError(
+                f"--num_motions must be a multiple of {POOL}, the pools of the metrics, and more "
+                f"than {width}, the dimensions of FID"
+            )
+        if bool(self.model_path) != bool(self.reward_path):
+            raise UserError("give both --model_path and --reward_path, or neither")
+
+    def sizes(self) -> Sizes:
+        """The chosen sizes with the amounts that were given."""
+        base = QUICK if self.quick else FULL if self.full_size else SMALL
+        given = {
+            "batch": self.batch_size,
+            "candidates": self.num_candidates,
+            "motions": self.num_motions,
+            "clips": self.num_clips,
+        }
+        return replace(base, **{name: value for name, value in given.items() if value})
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds: median and distance of the quartiles; share of the peak, where work is counted."""
+
+    median: float
+    spread: float
+    share: float | None
+
+    @staticmethod
+    def of(seconds: list[float], flops: float, peak: float) -> "Timing":
+        median = statistics.median(seconds)
+        quartiles = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else [median] * 3
+        share = flops / median / peak if flops else None
+        return Timing(median, quartiles[2] - quartiles[0], share)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One item; memory is the peak in GB of the GPU, or of the whole process so far on a CPU."""
+
+    name: str
+    fast: Timing
+    plain: Timing | None
+    memory: float
+
+    @property
+    def gain(self) -> float | None:
+        return None if self.plain is None else self.plain.median / self.fast.median
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds_of(call: Callable[[], object], device: torch.device) -> float:
+    synchronize(device)
+    started = time.perf_counter()
+    call()
+    synchronize(device)
+    return time.perf_counter() - started
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype, size: int) -> float:
+    """Operations per second of a square product, best of several."""
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    best = min(seconds_of(lambda: a @ b, device) for _ in range(8))
+    return 2 * size**3 / best
+
+
+def peak_memory(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def measure_item(
+    item: Item, device: torch.device, repetitions: int, peaks: dict[torch.dtype, float]
+) -> Row:
+    """Both paths in turn; the first turn warms up and is not counted."""
+    fast: list[float] = []
+    plain: list[float] = []
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    fast.append(seconds_of(item.fast, device))
+    memory = peak_memory(device)
+    for turn in range(repetitions + 1):
+        if turn:
+            fast.append(seconds_of(item.fast, device))
+        if item.plain is not None:
+            plain.append(seconds_of(item.plain, device))
+    return Row(
+        item.name,
+        Timing.of(fast[1:], item.flops, peaks[item.dtype]),
+        Timing.of(plain[1:], item.plain_flops, peaks[torch.float32]) if plain else None,
+        memory,
+    )
+
+
+def make_clips(folder: Path, count: int) -> None:
+    """A dataset of `count` clips, of which all but the first `MADE_CLIPS` are further names."""
+    synthetic.build(synthetic.Options(out=str(folder), num_clips=min(count, MADE_CLIPS)))
+    train = (folder / "train.txt").read_text().split()
+    further = [f"{name}_{n}" for n in range(count // len(train)) for name in train]
+    further = further[: count - min(count, MADE_CLIPS)]
+    for name in further:
+        source = name.rsplit("_", 1)[0]
+        for part, suffix in (("new_joint_vecs", "npy"), ("texts", "txt")):
+            os.link(folder / part / f"{source}.{suffix}", folder / part / f"{name}.{suffix}")
+    (folder / "train.txt").write_text("\n".join([*train, *further]) + "\n")
+
+
+def load_networks(
+    options: Options, sizes: Sizes, folder: Path, device: torch.device, dtype: torch.dtype
+) -> tuple[MDMGenerator, TMRReward]:
+    """Trained or, with a fixed seed, untrained ones."""
+    autocast = None if dtype == torch.float32 else dtype
+    if options.model_path:
+        generator = load_generator(
+            options.model_path,
+            device,
+            text_encoder_path=options.text_encoder_path,
+            autocast=autocast,
+        )
+        return generator, TMRReward(TMR.load(options.reward_path, device))
+    seed_everything(0)
+    data = open_dataset("benchmark", "train", str(folder))
+    generator = build_generator(sizes.network, data.stats, HUMANML, device, autocast=autocast)
+    stats = data.feature_stats().to(device)
+    tmr = TMR(sizes.reward, stats, CachedTextEncoder(BuiltinEncoder())).to(device)
+    return generator, TMRReward(tmr)
+
+
+def pick_compiled(work: Workload, device: torch.device) -> dict[str, float]:
+    """On a GPU, sample through torch.compile where that is faster. Returns seconds per call."""
+    if device.type != "cuda":
+        return {}
+    generator, found = work.generator, {}
+    for name, compiled in (("eager", False), ("compiled", True)):
+        work.use(replace(generator, compiled=compiled))
+        call = work.denoiser()
+        for _ in range(3):
+            call()
+        found[name] = statistics.median(seconds_of(call, device) for _ in range(5))
+    work.use(replace(generator, compiled=found["compiled"] < found["eager"]))
+    return found
+
+
+def scaling_efficiency(work: Workload, accelerator: Accelerator, repetitions: int) -> float:
+    """Time of a step of one process alone over its time when all work, gradients averaged."""
+
+    def median(call: Callable[[], object]) -> float:
+        call()
+        return statistics.median(seconds_of(call, work.device) for _ in range(repetitions))
+
+    accelerator.wait_for_everyone()
+    alone = median(lambda: work.sopo_step(work.task)) if accelerator.is_main_process else 0.0
+    accelerator.wait_for_everyone()
+    reduce = partial(average_gradients, accelerator)
+    return alone / median(lambda: work.sopo_step(work.task, reduce))
+
+
+def format_rows(rows: list[Row]) -> str:
+    lines = [
+        "| work | time (s) | +- | of peak | plain (s) | +- | of peak | gain | peak memory (GB) |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        fast, plain = (_cells(timing) for timing in (row.fast, row.plain))
+        gain = "-" if row.gain is None else f"{row.gain:.1f}x"
+        lines.append(f"| {row.name} | {fast} | {plain} | {gain} | {row.memory:.2f} |")
+    return "\n".join(lines)
+
+
+def _cells(timing: Timing | None) -> str:
+    if timing is None:
+        return "- | - | -"
+    share = "-" if timing.share is None else f"{timing.share:.0%}"
+    return f"{timing.median:.4g} | {timing.spread:.2g} | {share}"
+
+
+def describe(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def run(options: Options, folder: Path, accelerator: Accelerator) -> dict[str, Any]:
+    """All measurements, as the content of the JSON file; prints while it goes."""
+    device, sizes, say = accelerator.device, options.sizes(), accelerator.print
+    square = 256 if options.quick else 8192 if device.type == "cuda" else 2048
+    kinds = (torch.float32, torch.bfloat16)
+    peaks = {dtype: matmul_peak(device, dtype, square) for dtype in kinds}
+    dtype = max(kinds, key=peaks.__getitem__)
+    shown = ", ".join(f"{str(d)[6:]} {p / 1e12:.3g} TFLOP/s" for d, p in peaks.items())
+    say(f"{describe(device)}: {shown}; sampling and training in {str(dtype)[6:]}")
+    networks = load_networks(options, sizes, folder, device, dtype)
+    work = Workload(sizes, folder, *networks, dtype, accelerator.process_index)
+    content: dict[str, Any] = {
+        "options": asdict(options),
+        "sizes": asdict(sizes),
+        "device": describe(device),
+        "peaks": {str(kind)[6:]: peak for kind, peak in peaks.items()},
+        "dtype": str(dtype)[6:],
+        "denoiser": pick_compiled(work, device),
+        "provenance": provenance(),
+    }
+    if accelerator.num_processes > 1:
+        efficiency = scaling_efficiency(work, accelerator, options.repetitions)
+        say(f"scaling efficiency of {accelerator.num_processes} processes: {efficiency:.0%}")
+        return content | {"processes": accelerator.num_processes, "efficiency": efficiency}
+    rows = []
+    skipped = 1 if options.data_dir else 0  # a cold start would remove the packed data of others
+    for item in work.items()[skipped:]:
+        rows.append(measure_item(item, device, options.repetitions, peaks))
+        say(f"{item.name}: {rows[-1].fast.median:.4g} s", flush=True)
+    say(f"\n{format_rows(rows)}\n")
+    content["rows"] = [asdict(row) | {"gain": row.gain} for row in rows]
+    if options.few_steps:
+        batch = work.batch
+        comparison = StepComparison(
+            *(work.generator, work.reward, batch.captions, batch.lengths, sizes.candidates),
+            GUIDANCE,
+        )
+        found = comparison.run()
+        say(format_few_steps(found))
+        content["few_steps"] = [asdict(row) for row in found]
+    return content
+
+
+@entry_point
+def main() -> None:
+    options = parse_options(Options, description=__doc__)
+    device = pick_device(options.device)
+    accelerator = Accelerator(cpu=device.type == "cpu")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(options.data_dir or f"{temporary}/data")
+        if not options.data_dir:
+            make_clips(folder, options.sizes().clips)
+        content = run(options, folder, accelerator)
+    if options.output and accelerator.is_main_process:
+        write_json(options.output, content)
+
+
+if __name__ == "__main__":
+    main()
