@@ -20,7 +20,7 @@ from utils.errors import UserError, entry_point
 from utils.options import option, parse_options
 
 CONFIGS = Path(os.path.relpath(Path(__file__).resolve().parent.parent / "configs" / "demo"))
-BASE_STEPS, TUNING_STEPS = 1400, 60
+BASE_STEPS, TUNING_STEPS = 2600, 100
 
 
 @dataclass
