@@ -48,7 +48,7 @@ from eval.protocol import (
 from eval.split_embeddings import SplitEmbeddings
 from eval.tables import STYLES, Setting, format_table, rows_of
 from model.checkpoints import load_generator, read_model_args, step_of
-from model.generator import MotionGenerator, SamplerOptions
+from model.generator import SAMPLERS, MotionGenerator, SamplerOptions
 from train.loop import pick_device
 from utils.errors import UserError, entry_point
 from utils.files import write_json, write_text
@@ -76,7 +76,7 @@ class Options:
     glove_dir: str = option("", "folder of the word vectors, where it is not glove")
     text_encoder_path: str = option("", "local folder of CLIP or DistilBERT, for the generator")
     reward_text_encoder_path: str = option("", "local folder of DistilBERT, for the TMR models")
-    sampler: str = option("ancestral", "sampling algorithm", choices=("ancestral", "ddim"))
+    sampler: str = option("ancestral", "sampling algorithm", choices=SAMPLERS)
     sample_steps: int = option(0, "denoising steps; 0 = all of the model's", minimum=0)
     batch_size: int = option(32, "motions generated at once; pools stay at 32", minimum=1)
     replications: int = option(0, "repetitions of the evaluation; 0 = the mode's", minimum=0)

@@ -21,6 +21,7 @@ from data_loaders.humanml import MotionDataset, open_dataset
 from eval import eval_tmr
 from eval.eval_tmr import MotionSet
 from model.checkpoints import load_generator, read_model_args
+from model.generator import SAMPLERS
 from tmr.model import TMR
 from tmr.reward import Reward, TMRReward
 from train.loop import pick_device
@@ -40,7 +41,7 @@ class Options:
     text_encoder_path: str = option("", "local folder of CLIP or DistilBERT, for the generators")
     reward_text_encoder_path: str = option("", "local folder of DistilBERT, for the TMR")
     split: str = option("val", "val while developing, test for the final table")
-    sampler: str = option("ancestral", "of the motions", choices=("ancestral", "ddim"))
+    sampler: str = option("ancestral", "of the motions", choices=SAMPLERS)
     sample_steps: int = option(0, "denoising steps; 0 = all", minimum=0)
     guidance_param: float = option(2.5, "guidance scale", minimum=0)
     batch_size: int = option(64, "motions generated at once", minimum=1)

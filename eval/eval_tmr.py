@@ -29,7 +29,7 @@ from data_loaders.features import features_to_joints
 from data_loaders.humanml import MotionDataset, make_loader, open_dataset
 from eval.metrics import fid, foot_skating
 from model.checkpoints import load_generator, read_model_args
-from model.generator import MotionGenerator, SamplerOptions
+from model.generator import SAMPLERS, MotionGenerator, SamplerOptions
 from tmr.model import TMR
 from tmr.retrieval import retrieval_in_pools
 from tmr.reward import TMRReward
@@ -51,7 +51,7 @@ class Options:
     text_encoder_path: str = option("", "local folder of CLIP or DistilBERT, for the generators")
     reward_text_encoder_path: str = option("", "local folder of DistilBERT, for the TMR models")
     split: str = option("val", "val while developing, test for the final table")
-    sampler: str = option("ancestral", "of the motions", choices=("ancestral", "ddim"))
+    sampler: str = option("ancestral", "of the motions", choices=SAMPLERS)
     sample_steps: int = option(0, "denoising steps; 0 = all", minimum=0)
     guidance_param: float = option(2.5, "guidance scale", minimum=0)
     batch_size: int = option(64, "motions generated at once", minimum=1)

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from diffusion.samplers import NoiseSource, merge_noise, noise_from
-from model.generator import MDMGenerator, SamplerOptions, length_mask
+from model.generator import SAMPLERS, MDMGenerator, SamplerOptions, length_mask
 from tmr.reward import Reward
 from train.preference.losses import worst_candidate
 from utils.seeding import torch_generator
 
 STEPS = (20, 10, 5)
-NAMES = ("ancestral", "ddim", "dpm", "dpm_sde")
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class StepComparison:
         rows = [self._compare(SamplerOptions(), exact)]
         self.generator = generator
         settings = [SamplerOptions()] if generator.autocast else []
-        settings += [SamplerOptions(name, n) for n in STEPS if n < full for name in NAMES]
+        settings += [SamplerOptions(name, n) for n in STEPS if n < full for name in SAMPLERS]
         return rows + [self._compare(setting, exact) for setting in settings]
 
     def _compare(self, sampler: SamplerOptions, exact: Tensor) -> FewSteps:

@@ -67,7 +67,10 @@ def read_model_args(model_path: str | Path) -> dict[str, Any]:
     """``args.json`` beside a checkpoint. Raises UserError when the checkpoint or it is missing."""
     model_path = Path(model_path)
     if not model_path.is_file():
-        raise UserError(f"--model_path {model_path} does not exist")
+        raise UserError(
+            f"--model_path {model_path} does not exist; python -m prepare.check tells what brings "
+            "the published ones"
+        )
     path = model_path.parent / "args.json"
     if is_single_file(model_path):
         args = read_single_args(model_path)

@@ -29,7 +29,9 @@ from model.text_encoders import Condition, TextEncoder
 from utils.errors import UserError
 
 SAMPLERS = ("ancestral", "ddim", "dpm", "dpm_sde")
-FRAMES_PER_CALL = {"cpu": 8192, "cuda": 65_536}  # more at once is not faster
+# Frames of one network call, both passes counted: the best of a sweep on a CPU, whose caches are
+# small; 330 full-length motions on a GPU, where memory may allow fewer.
+FRAMES_PER_CALL = {"cpu": 4096, "cuda": 65_536}
 READ_BEYOND = 4  # frames after a motion's length that the evaluators' convolutions may read
 
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from data_loaders.humanml import Draw, Entry, MotionDataset, collate, open_dataset, unit_length
 from model.checkpoints import load_generator, read_model_args
-from model.generator import SamplerOptions
+from model.generator import SAMPLERS, SamplerOptions
 from train.loop import pick_device
 from train.preference.fixed_pairs import PairIndex, PairKey, PairStore, shard_path, write_shard
 from train.preference.pairs import CandidateSampler
@@ -39,7 +39,7 @@ class Options(RewardOptions):
     text_encoder_path: str = option("", "local folder of CLIP or DistilBERT")
     num_candidates: int = option(4, "K motions generated per caption", minimum=2)
     num_captions: int = option(0, "training captions, drawn at random; 0 = all", minimum=0)
-    candidate_sampler: str = option("ancestral", "of the motions", choices=("ancestral", "ddim"))
+    candidate_sampler: str = option("ancestral", "of the motions", choices=SAMPLERS)
     candidate_steps: int = option(0, "denoising steps; 0 = all of the model's", minimum=0)
     guidance_param: float = option(2.5, "guidance scale; 1 = none", minimum=0)
     batch_size: int = option(64, "captions generated at once, and per file", minimum=1)

@@ -24,7 +24,7 @@ from data_loaders.features import features_to_joints
 from data_loaders.humanml import open_dataset
 from data_loaders.skeleton import HUMANML, SKELETONS, Skeleton
 from model.checkpoints import load_generator, read_model_args, step_of
-from model.generator import MDMGenerator, SamplerOptions
+from model.generator import SAMPLERS, MDMGenerator, SamplerOptions
 from sample.results import Results, save_results
 from sample.video import FORMATS, Panel, video_suffix, write_video
 from train.loop import pick_device
@@ -45,7 +45,7 @@ class SamplingOptions:
     input_text: str | None = option(None, "text file with one caption per line")
     motion_length: float = option(6.0, "seconds", minimum=0, maximum=3600)
     guidance_param: float = option(2.5, "guidance scale; 1 = plain conditional", minimum=0)
-    sampler: str = option("ancestral", "sampling algorithm", choices=("ancestral", "ddim"))
+    sampler: str = option("ancestral", "sampling algorithm", choices=SAMPLERS)
     sample_steps: int = option(0, "denoising steps; 0 = all of the model's", minimum=0)
     seed: int = option(10, "seed of every random draw")
     batch_size: int = option(64, "motions generated at once", minimum=1)

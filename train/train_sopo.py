@@ -1,8 +1,8 @@
 """SoPo and the methods it is compared with: preference tuning of a text-to-motion diffusion model.
 
-    python -m train.train_sopo --save_dir save/sopo_experiment --dataset humanml \\
-        --model_path save/humanml_enc_512_50steps/model000750000.pt \\
-        --reward_path models/tmr_humanml3d_guoh3dfeats
+    python -m train.train_sopo --save_dir save/sopo_experiment --dataset humanml
+    python -m train.train_sopo --save_dir save/sopo --dataset NAME --tau_quantile 0.25 \\
+        --model_path save/base/model000600000.pt --reward_path save/reward
 
     python -m train.train_sopo --method sft ...      the control: plain denoising, same steps
     python -m train.train_sopo --method offline_dpo --pairs_path FOLDER ...     (also combined_dpo,
@@ -25,15 +25,15 @@ from torch import Tensor, nn
 
 from data_loaders.humanml import MotionBatch, MotionDataset
 from model.checkpoints import load_generator, save_checkpoint
-from model.generator import MotionGenerator, SamplerOptions
+from model.generator import SAMPLERS, MotionGenerator, SamplerOptions
 from tmr.reward import Reward
 from train.data import (
-    DataOptions,
     fixed_batches,
     open_splits,
     steps_per_epoch,
     training_batches,
 )
+from train.inspection import InspectionOptions, inspector
 from train.loop import StepResult, Trainer, options_to_args, start_run
 from train.preference.fixed_pairs import FixedPairs, PairStore
 from train.preference.losses import DenoisingErrors, PreferenceLoss, preferred_weight, sopo_loss
@@ -51,8 +51,10 @@ from utils.options import option, parse_options
 
 
 @dataclass
-class Options(RewardOptions, DataOptions):
-    model_path: str = option("", "base checkpoint modelNNNNNNNNN.pt", required=True)
+class Options(RewardOptions, InspectionOptions):
+    model_path: str = option(
+        "save/humanml_enc_512_50steps/model000750000.pt", "base checkpoint modelNNNNNNNNN.pt"
+    )
     method: str = option("sopo", "which pairs, gate and weight", choices=tuple(METHODS))
     pairs_path: str = option("", "folder of fixed pairs, for the methods that read them")
     num_candidates: int = option(4, "K motions generated per caption", minimum=1)
@@ -71,7 +73,7 @@ class Options(RewardOptions, DataOptions):
     margin_scale: float | None = option(
         None, "replaces T in z = -T omega_t (...); none = number of diffusion steps", minimum=0
     )
-    candidate_sampler: str = option("ancestral", "of the candidates", choices=("ancestral", "ddim"))
+    candidate_sampler: str = option("ancestral", "of the candidates", choices=SAMPLERS)
     candidate_steps: int = option(0, "denoising steps per candidate; 0 = all of them", minimum=0)
     guidance_param: float = option(2.5, "guidance scale of the candidates; 1 = none", minimum=0)
     probe_batches: int = option(4, "batches that measure tau on the base model", minimum=1)
@@ -85,6 +87,7 @@ class Options(RewardOptions, DataOptions):
 
     def validate(self) -> None:
         super().validate()
+        self.model_path = self.resume_checkpoint or self.model_path
         if needs_fixed_pairs(self.method) and not self.pairs_path:
             raise UserError(
                 f"--method {self.method} needs --pairs_path FOLDER, made with "
@@ -330,6 +333,7 @@ def with_pairs(data: MotionDataset, store: PairStore, options: Options) -> Motio
 @entry_point
 def main() -> None:
     options = parse_options(Options, description=__doc__)
+    inspect = inspector(options)
     accelerator = start_run(options)
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else None
     store = open_pairs(options) if options.pairs_path else None
@@ -350,7 +354,7 @@ def main() -> None:
         rewards = task.probe()
         if accelerator.is_main_process:
             report_probe(rewards, task.threshold.value())
-    Trainer(task, options, accelerator).run()
+    Trainer(task, options, accelerator, inspect).run()
 
 
 if __name__ == "__main__":

@@ -71,6 +71,12 @@ def test_train_sopo_starts_from_the_averaged_weights(workspace: Workspace, tmp_p
     assert all(torch.equal(average[k], v) for k, v in tuned.items())
 
 
+def test_upstreams_name_of_the_base_checkpoint(workspace: Workspace, tmp_path) -> None:
+    changes = ["--model_path", "nowhere.pt", "--resume_checkpoint", str(workspace.base)]
+    workspace.run("train_sopo", tmp_path, *changes, "--method", "sft", "--num_steps", "1")
+    assert (tmp_path / "model000000001.pt").is_file()
+
+
 def test_sft_trains_without_rewards_or_probe(workspace: Workspace, tmp_path, capsys) -> None:
     workspace.run("train_sopo", tmp_path, "--method", "sft")
     assert "share below" not in capsys.readouterr().out

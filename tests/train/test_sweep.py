@@ -318,7 +318,7 @@ BAD = {
     "seed twice": ({"seeds": [1, 1]}, "and no seed twice"),
     "part": ({"row": {}}, "has unknown options: row"),
     "config": ({"common": {"config": "no.yaml"}}, "common: config no.yaml is not readable"),
-    "no base": ({"common": {"model_path": None}}, "rows: a: --model_path is required"),
+    "no base": ({"common": {"model_path": None}}, "model000750000.pt does not exist"),
     "gone base": ({"common": {"model_path": "gone.pt"}}, "--model_path gone.pt does not exist"),
     "gone reward": ({"common": {"reward_path": "gone"}}, "gone does not exist"),
     "gone data": ({"common": {"data_dir": "gone"}}, "gone"),
