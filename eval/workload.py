@@ -145,8 +145,10 @@ class Workload:
         """In the order of the table."""
         steps, k = self.generator.diffusion.schedule.num_timesteps, self.sizes.candidates
         rows = 2 * k  # both passes of guidance for every candidate
-        forward, plain_forward = (rows * f for f in self._batch_flops())
-        loss, plain_loss = (8 * f for f in self._batch_flops())  # 2 motions x (3 policy + 1 ref.)
+        full, padded = self.generator.skeleton.max_length, self.batch.motion.shape[1]
+        forward, plain_forward = (rows * f for f in self._batch_flops(full))
+        # 2 motions x (3 policy + 1 reference); errors are of the batch as it is padded
+        loss, plain_loss = (8 * f for f in self._batch_flops(padded))
         prompts, plain_prompts = (2 * steps * f for f in self._prompt_flops())
         count, task, plain = self.sizes.motions, self.task, self.plain_task
         pairs, plain_pairs = self._pairs(task), self._pairs(plain)
@@ -189,21 +191,21 @@ class Workload:
             ),
         ]
 
-    def _flops(self, lengths: Tensor, tokens: int) -> tuple[int, int]:
-        """Of one pass: what the motions need, and what the plain path computes."""
-        model, full = self.generator.model, self.generator.skeleton.max_length
-        needed = lengths.tolist() if model.config.mask_frames else [full] * len(lengths)
-        plain = len(lengths) * network_flops(model, full, tokens)
+    def _flops(self, lengths: Tensor, tokens: int, frames: int) -> tuple[int, int]:
+        """Of one pass: what the motions need, and what the plain path computes, all `frames`."""
+        model = self.generator.model
+        needed = lengths.tolist() if model.config.mask_frames else [frames] * len(lengths)
+        plain = len(lengths) * network_flops(model, frames, tokens)
         return sum(network_flops(model, n, tokens) for n in needed), plain
 
-    def _batch_flops(self) -> tuple[int, int]:
+    def _batch_flops(self, frames: int) -> tuple[int, int]:
         tokens = self.generator.encode_text(self.batch.captions).tokens.shape[1]
-        return self._flops(self.batch.lengths, tokens)
+        return self._flops(self.batch.lengths, tokens, frames)
 
     def _prompt_flops(self) -> tuple[int, int]:
         captions, lengths = self.prompts()
         tokens = self.generator.encode_text(captions).tokens.shape[1]
-        return self._flops(lengths, tokens)
+        return self._flops(lengths, tokens, self.generator.skeleton.max_length)
 
     def _reward_flops(self) -> tuple[int, int]:
         """Of all motions of the batch through the reward's motion encoder, on both paths."""
