@@ -17,7 +17,7 @@ from train.preference.pairs import PreferenceBatch
 from train.train_sopo import Options, PreferenceTask, report_probe
 
 KIT_FEATURES = 251
-ROUNDING = 1e-5  # without gradient PyTorch runs fused layers, which round otherwise
+ROUNDING = 1e-5  # products with and without gradient may take other kernels
 
 
 def make_task(policy: MotionGenerator | None = None, reward=None, **changes) -> PreferenceTask:
