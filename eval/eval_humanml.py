@@ -58,7 +58,7 @@ from utils.seeding import torch_generator
 
 # What a resumed evaluation may change: no figure of a replication depends on it.
 FREE_OPTIONS = (
-    *("resume", "overwrite", "device", "output_dir", "model_path", "text_encoder_path"),
+    *("resume", "overwrite", "device", "compile", "output_dir", "model_path", "text_encoder_path"),
     *("reward_text_encoder_path", "judge_path", "reward_path", "measure_motions"),
 )
 
@@ -84,6 +84,9 @@ class Options:
     diversity_pairs: int = option(0, "pairs of Diversity; 0 = the mode's", minimum=0)
     device: str = option("auto", "auto, cpu, cuda, or a CUDA index")
     precision: str = option("fp32", "of the generator", choices=("fp32", "bf16"))
+    compile: bool = option(
+        False, "torch.compile of the denoiser for sampling, on a GPU; falls back with a warning"
+    )
     output_dir: str = option("", "folder for log and tables; none = beside the checkpoint")
     overwrite: bool = option(False, "replace the log of an earlier evaluation")
     resume: bool = option(False, "go on after the last finished replication")
@@ -270,6 +273,7 @@ def prepare_evaluation(options: Options) -> Prepared:
         data_dir=options.data_dir,
         text_encoder_path=options.text_encoder_path,
         autocast=torch.bfloat16 if options.precision == "bf16" else None,
+        compiled=options.compile,
     )
     widths = {
         "the model": generator.stats.feature_dim,

@@ -27,9 +27,10 @@ from tqdm import tqdm
 from data_loaders.facts import FactAccuracy, score_facts
 from data_loaders.features import features_to_joints
 from data_loaders.humanml import MotionDataset, make_loader, open_dataset
+from data_loaders.skeleton import Skeleton
 from eval.metrics import fid, foot_skating
 from model.checkpoints import load_generator, read_model_args
-from model.generator import SAMPLERS, MotionGenerator, SamplerOptions
+from model.generator import SAMPLERS, MDMGenerator, MotionGenerator, SamplerOptions
 from tmr.model import TMR
 from tmr.retrieval import retrieval_in_pools
 from tmr.reward import TMRReward
@@ -41,10 +42,11 @@ from utils.provenance import provenance
 
 
 @dataclass
-class Options:
+class JudgedOptions:
+    """Options that every script shares which judges several models on the captions of a split."""
+
     model_path: list[str] = option([], "checkpoints to compare", required=True)
     names: list[str] = option([], "their names in the table; none = the folders' names")
-    reward_path: str = option("", "run folder of the training reward", required=True)
     judge_path: str = option("", "run folder of the independent TMR", required=True)
     dataset: str = option("humanml", "humanml, kit, or the name of a folder in dataset/")
     data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
@@ -58,13 +60,24 @@ class Options:
     seed: int = option(10, "seed of noise and pools")
     device: str = option("auto", "auto, cpu, cuda, or a CUDA index")
     precision: str = option("fp32", "of the generator", choices=("fp32", "bf16"))
-    output: str = option("", "JSON file for the figures; none = print only")
+    compile: bool = option(
+        False, "torch.compile of the denoiser for sampling, on a GPU; falls back with a warning"
+    )
 
     def validate(self) -> None:
         if self.names and len(self.names) != len(self.model_path):
             raise UserError(
                 f"--names holds {len(self.names)} names for {len(self.model_path)} checkpoints"
             )
+
+    def model_names(self) -> list[str]:
+        return self.names or [Path(path).parent.name for path in self.model_path]
+
+
+@dataclass
+class Options(JudgedOptions):
+    reward_path: str = option("", "run folder of the training reward", required=True)
+    output: str = option("", "JSON file for the figures; none = print only")
 
 
 @dataclass(frozen=True)
@@ -80,6 +93,13 @@ class MotionSet:
         index = keep.tolist()
         captions, names = [self.captions[i] for i in index], [self.names[i] for i in index]
         return MotionSet(self.motions[keep], self.lengths[keep], captions, names)
+
+    def finite(self) -> Tensor:
+        """Which motions ``[N]`` hold neither NaN nor infinity. Raises UserError when none does."""
+        finite = self.motions.isfinite().flatten(1).all(dim=1)
+        if not finite.any():
+            raise UserError("every generated motion holds NaN or infinity: the model has diverged")
+        return finite
 
 
 @dataclass(frozen=True)
@@ -114,9 +134,28 @@ def real_motions(data: MotionDataset, batch_size: int) -> MotionSet:
     return MotionSet(_stack(motions), torch.cat(lengths), captions, names)
 
 
+def load_judge(path: str, options: JudgedOptions, skeleton: Skeleton) -> TMRReward:
+    """The TMR in the run folder `path`. Raises UserError when it reads another skeleton."""
+    device = pick_device(options.device)
+    judge = TMRReward(TMR.load(path, device, options.reward_text_encoder_path))
+    judge.check_skeleton(skeleton)
+    return judge
+
+
+def load_model(path: str, options: JudgedOptions) -> MDMGenerator:
+    return load_generator(
+        path,
+        pick_device(options.device),
+        data_dir=options.data_dir,
+        text_encoder_path=options.text_encoder_path,
+        autocast=torch.bfloat16 if options.precision == "bf16" else None,
+        compiled=options.compile,
+    )
+
+
 @torch.no_grad()
 def generated_motions(
-    generator: MotionGenerator, real: MotionSet, options: Options, name: str
+    generator: MotionGenerator, real: MotionSet, options: JudgedOptions, name: str
 ) -> MotionSet:
     """One motion per caption and length of `real`; the noise depends on the seed alone."""
     rng = torch.Generator(generator.device).manual_seed(options.seed)
@@ -149,9 +188,7 @@ def judge_motions(
     seed: int,
 ) -> Figures:
     """All figures of one row. Motions with non-finite values are counted and left out."""
-    finite = motions.motions.isfinite().flatten(1).all(dim=1)
-    if not finite.any():
-        raise UserError("every generated motion holds NaN or infinity: the model has diverged")
+    finite = motions.finite()
     kept = motions.rows(finite.nonzero().squeeze(1))
     embeddings = embed(judge, kept)
     latents = judge.embed_texts(kept.captions).cpu(), embeddings, data.meanings(kept.captions)
@@ -253,28 +290,16 @@ def format_table(rows: dict[str, list[Figures]]) -> str:
 @entry_point
 def main() -> None:
     options = parse_options(Options, description=__doc__)
-    device = pick_device(options.device)
     for path in options.model_path:
         read_model_args(path)
     data = open_dataset(options.dataset, options.split, options.data_dir, random_items=False)
-    words = options.reward_text_encoder_path
-    reward = TMRReward(TMR.load(options.reward_path, device, words))
-    judge = TMRReward(TMR.load(options.judge_path, device, words))
-    for model in (reward, judge):
-        model.check_skeleton(data.skeleton)
-    names = options.names or [Path(p).parent.name for p in options.model_path]
+    reward = load_judge(options.reward_path, options, data.skeleton)
+    judge = load_judge(options.judge_path, options, data.skeleton)
     real = real_motions(data, options.batch_size)
     embeddings = embed(judge, real)
     rows = {"real": [judge_motions(real, embeddings, data, reward, judge, options.seed)]}
-    for name, path in zip(names, options.model_path, strict=True):
-        generator = load_generator(
-            path,
-            device,
-            data_dir=options.data_dir,
-            text_encoder_path=options.text_encoder_path,
-            autocast=torch.bfloat16 if options.precision == "bf16" else None,
-        )
-        motions = generated_motions(generator, real, options, name)
+    for name, path in zip(options.model_names(), options.model_path, strict=True):
+        motions = generated_motions(load_model(path, options), real, options, name)
         figures = judge_motions(motions, embeddings, data, reward, judge, options.seed)
         rows.setdefault(name, []).append(figures)
     print(f"{options.dataset}, {options.split} split, {len(real.captions)} captions")

@@ -9,7 +9,7 @@ dataset, and a ``provenance`` entry in ``args.json``.
 import re
 import warnings
 from collections import OrderedDict
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -212,8 +212,9 @@ def load_generator(
     data_dir: str = "",
     text_encoder_path: str = "",
     autocast: torch.dtype | None = None,
+    compiled: bool = False,
 ) -> MDMGenerator:
-    """A published or own checkpoint as a generator, in eval mode.
+    """A published or own checkpoint as a generator, in eval mode; `compiled` as it samples.
 
     The statistics come from ``stats.npz`` beside it, else from the dataset that ``args.json``
     names (its Mean.npy and Std.npy). Raises UserError for whatever is missing or does not fit.
@@ -228,7 +229,7 @@ def load_generator(
     generator = build_generator(config, stats, skeleton, device, text_encoder_path, autocast)
     load_weights(generator.model, model_path, use_ema=bool(args.get("use_ema", False)))
     generator.model.eval()
-    return generator
+    return replace(generator, compiled=compiled)
 
 
 def load_stats(model_path: Path, args: dict[str, Any], data_dir: str = "") -> Statistics:

@@ -3,9 +3,11 @@
 Preference code sees only `MotionGenerator`: `encode_text`, `denoising_error`, `sample`.
 """
 
+import math
+from bisect import bisect_left
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol
 
 import torch
@@ -26,11 +28,12 @@ from diffusion.schedule import NoiseSchedule, respace, select_by_snr, select_tim
 from model.compiled import CompiledNetwork
 from model.mdm import MDM
 from model.text_encoders import Condition, TextEncoder
+from model.worker_threads import run_side_by_side
 from utils.errors import UserError
 
 SAMPLERS = ("ancestral", "ddim", "dpm", "dpm_sde")
-# Frames of one network call, both passes counted: the best of a sweep on a CPU, whose caches are
-# small; 330 full-length motions on a GPU, where memory may allow fewer.
+# The most frames of one network call, both passes counted: on a CPU, whose caches are small, and
+# whose cores may each run such a call; 330 full-length motions on a GPU, unless memory allows fewer.
 FRAMES_PER_CALL = {"cpu": 4096, "cuda": 65_536}
 READ_BEYOND = 4  # frames after a motion's length that the evaluators' convolutions may read
 
@@ -44,15 +47,23 @@ class SamplerOptions:
     eta: float = 0.0
 
     def run(
-        self, denoise: Denoiser, diffusion: GaussianDiffusion, x: Tensor, noise: NoiseSource
+        self,
+        denoise: Denoiser,
+        diffusion: GaussianDiffusion,
+        x: Tensor,
+        noise: NoiseSource,
+        start: int | None = None,
     ) -> Tensor:
-        """x0 from x_T; ``dpm`` is the deterministic form of the solver, ``dpm_sde`` the other."""
+        """x0 from x_T, or from x at step `start`; ``dpm`` is the deterministic form of the solver,
+        ``dpm_sde`` the other."""
         if self.name == "ancestral":
-            return sample_ancestral(denoise, diffusion, x, noise)
+            return sample_ancestral(denoise, diffusion, x, noise, start=start)
         if self.name == "ddim":
-            return sample_ddim(denoise, diffusion, x, noise, eta=self.eta)
+            return sample_ddim(denoise, diffusion, x, noise, start=start, eta=self.eta)
         if self.name in ("dpm", "dpm_sde"):
-            return sample_dpm(denoise, diffusion, x, noise, eta=float(self.name == "dpm_sde"))
+            return sample_dpm(
+                denoise, diffusion, x, noise, start=start, eta=float(self.name == "dpm_sde")
+            )
         raise UserError(f"sampler {self.name} is unknown; use one of {', '.join(SAMPLERS)}")
 
     def kept_steps(self, schedule: NoiseSchedule) -> list[int]:
@@ -69,6 +80,23 @@ class SamplerOptions:
         if self.name.startswith("dpm"):
             return select_by_snr(schedule, steps)
         return select_timesteps(total, str(steps))
+
+
+@dataclass(frozen=True)
+class StartPoint:
+    """Sampling that starts from motions ``[B, T, D]`` noised to a share of the steps in (0, 1)."""
+
+    motion: Tensor
+    share: float
+
+    def noised(self, diffusion: GaussianDiffusion, noise: Tensor) -> tuple[int, Tensor]:
+        """The first step that is executed and x there; `noise` ``[B, T', D]`` like x_T."""
+        first = max(0, round(self.share * diffusion.schedule.num_timesteps) - 1)
+        frames = min(self.motion.shape[1], noise.shape[1])
+        motion = torch.zeros_like(noise)
+        motion[:, :frames] = self.motion[:, :frames]
+        t = torch.full((len(noise),), first, device=noise.device)
+        return first, diffusion.q_sample(motion, t, noise)
 
 
 class MotionGenerator(Protocol):
@@ -97,8 +125,9 @@ class MotionGenerator(Protocol):
         sampler: SamplerOptions,
         guidance: float,
         generator: torch.Generator | None = None,
+        start: StartPoint | None = None,
     ) -> Tensor:
-        """Motions ``[B, T, D]``, T = the longest length."""
+        """Motions ``[B, T, D]``, T = the longest length; `start` None: from noise alone."""
 
     def with_model(self, model: nn.Module) -> "MotionGenerator":
         """The same generator around other weights."""
@@ -162,6 +191,7 @@ class MDMGenerator:
         generator: torch.Generator | None = None,
         noise: Tensor | None = None,
         step_noise: NoiseSource | None = None,
+        start: StartPoint | None = None,
     ) -> Tensor:
         """Motions ``[B, T, D]`` with T = the longest length; READ_BEYOND frames beyond a length
         are as sampled, later ones may be zero.
@@ -179,11 +209,14 @@ class MDMGenerator:
         if x.shape != shape:
             raise ValueError(f"noise has shape {tuple(x.shape)}, this call samples {shape}")
         diffusion = self._respaced(sampler)
+        first = None
+        if start is not None:
+            first, x = start.noised(diffusion, x)
         was_training = self.model.training
         self.model.eval()
         denoise = self.denoiser(condition, lengths, size, guidance)
         with self._autocast():
-            x = sampler.run(denoise, diffusion, x, step_noise or noise_from(generator, x))
+            x = sampler.run(denoise, diffusion, x, step_noise or noise_from(generator, x), first)
         self.model.train(was_training)
         return x[:, :frames]
 
@@ -201,13 +234,16 @@ class MDMGenerator:
         free, _ = torch.cuda.mem_get_info(self.device)
         return min(FRAMES_PER_CALL["cuda"], free // 2 // per_frame)
 
+    def _threads(self) -> int:
+        """How many calls run at once: as many as a CPU has threads, but one of compiled code."""
+        return 1 if self.device.type != "cpu" or self.compiled else torch.get_num_threads()
+
     def denoiser(
         self, condition: Condition, lengths: Tensor, frames: int, guidance: float
     ) -> Denoiser:
         """x0 ``[B, frames, D]`` as sampling asks the network for it."""
-        return grouped_denoiser(
-            self._network, condition, lengths, frames, self._guidance(guidance), self._budget()
-        )
+        scale, limits = self._guidance(guidance), (self._budget(), self._threads())
+        return grouped_denoiser(self._network, condition, lengths, frames, scale, *limits)
 
     def _guidance(self, guidance: float) -> float:
         """Guidance needs a model that was trained with dropped captions."""
@@ -282,18 +318,41 @@ def split_by_length(
     return groups
 
 
+def balanced_groups(
+    lengths: list[int], frames: int, trim: bool, budget: int, threads: int
+) -> list[tuple[list[int], int]]:
+    """`split_by_length` for calls that run `threads` at once, in rounds.
+
+    As many rounds as `budget` demands, and then the smallest budget that needs no more of them, so
+    that no thread waits long for another. What fits in one call stays one.
+    """
+    split = partial(split_by_length, lengths, frames, trim)
+    groups = split(budget)
+    if threads == 1 or len(groups) == 1:
+        return groups
+    most = threads * math.ceil(len(groups) / threads)
+    return split(bisect_left(range(budget), True, key=lambda size: len(split(size)) <= most))
+
+
 def grouped_denoiser(
-    model: MDM, condition: Condition, lengths: Tensor, frames: int, guidance: float, budget: int
+    model: MDM,
+    condition: Condition,
+    lengths: Tensor,
+    frames: int,
+    guidance: float,
+    budget: int,
+    threads: int = 1,
 ) -> Denoiser:
     """`guided_denoiser` in calls of at most `budget` frames, both passes of guidance counted.
 
     Where the model masks frames, the calls group motions of similar length, and x0 is zero where
-    none of a group needs it.
+    none of a group needs it. With several `threads` the calls run side by side, on a CPU.
     """
     mask = length_mask(lengths, frames)
     if model.config.arch == "gru":  # its recurrence runs over the batch, which must stay whole
         return guided_denoiser(model, condition, mask, guidance)
-    groups = split_by_length(lengths.tolist(), frames, model.config.mask_frames, budget // 2)
+    trim = model.config.mask_frames
+    groups = balanced_groups(lengths.tolist(), frames, trim, budget // 2, threads)
     if len(groups) == 1 and groups[0][1] == frames:
         return guided_denoiser(model, condition, mask, guidance)
     calls = []
@@ -304,8 +363,13 @@ def grouped_denoiser(
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
         x0 = torch.zeros_like(x)
-        for rows, size, part in calls:
+
+        def fill(rows: Tensor, size: int, part: Denoiser) -> None:
             x0[rows, :size] = part(x[rows, :size], t[rows])
+
+        # with gradients, several threads would write one graph
+        alone = torch.is_grad_enabled() or len(calls) == 1
+        run_side_by_side([partial(fill, *call) for call in calls], 1 if alone else threads)
         return x0
 
     return denoise

@@ -10,19 +10,19 @@ results.npy (joints, captions, lengths; see sample/results.py), results.txt, res
 video per motion (sample00_rep00.mp4) and grids of them (samples_00_to_02.mp4: a row per caption).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from data_loaders.features import features_to_joints
 from data_loaders.humanml import open_dataset
 from data_loaders.skeleton import HUMANML, SKELETONS, Skeleton
+from diffusion.samplers import Denoiser
 from model.checkpoints import load_generator, read_model_args, step_of
 from model.generator import SAMPLERS, MDMGenerator, SamplerOptions
 from sample.results import Results, save_results
@@ -52,6 +52,9 @@ class SamplingOptions:
     device: str = option("auto", "auto, cpu, cuda, or a CUDA index")
     cuda: bool = option(True, "false forces the CPU")
     precision: str = option("fp32", "number type of the network", choices=("fp32", "bf16"))
+    compile: bool = option(
+        False, "torch.compile of the denoiser for sampling, on a GPU; falls back with a warning"
+    )
     data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
     text_encoder_path: str = option("", "local folder of CLIP or DistilBERT")
     output_dir: str = option("", "folder to write to; none = a folder beside the checkpoint")
@@ -152,7 +155,23 @@ def load_for_sampling(model_path: str, options: SamplingOptions) -> MDMGenerator
         data_dir=options.data_dir,
         text_encoder_path=options.text_encoder_path,
         autocast=torch.bfloat16 if options.precision == "bf16" else None,
+        compiled=options.compile,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownSampler(SamplerOptions):
+    """A sampler with a bar of its steps, however many network calls each of them takes."""
+
+    bar: tqdm
+
+    def run(self, denoise: Denoiser, *arguments: Any) -> Tensor:
+        def step(x: Tensor, t: Tensor) -> Tensor:
+            x0 = denoise(x, t)
+            self.bar.update()
+            return x0
+
+        return super().run(step, *arguments)
 
 
 def sample_joints(
@@ -168,12 +187,12 @@ def sample_joints(
     when the model gives NaN or infinity.
     """
     rng = torch_generator(options.seed, generator.device)
-    sampler = SamplerOptions(options.sampler, options.sample_steps or None)
     condition = generator.encode_text(captions)
     batches = list(torch.arange(len(captions)).split(options.batch_size)) * repetitions
     steps = options.sample_steps or generator.diffusion.schedule.num_timesteps
     joints = []
-    with progress(generator.model, len(batches) * steps, "denoising"):
+    with tqdm(total=len(batches) * steps, desc="denoising", unit="step") as bar:
+        sampler = ShownSampler(options.sampler, options.sample_steps or None, bar=bar)
         for rows in batches:
             lengths = torch.full((len(rows),), frames, device=generator.device)
             motion = generator.sample(
@@ -185,21 +204,6 @@ def sample_joints(
     if not result.isfinite().all():
         raise UserError("generated motions hold NaN or infinity: the model has diverged")
     return result
-
-
-@contextmanager
-def progress(network: nn.Module, total: int, name: str) -> Iterator[None]:
-    """A bar that counts the calls of a network."""
-    with tqdm(total=total, desc=name, unit="step") as bar:
-
-        def count(*_: object) -> None:
-            bar.update()
-
-        handle = network.register_forward_hook(count)
-        try:
-            yield
-        finally:
-            handle.remove()
 
 
 def write_videos(folder: Path, results: Results, skeleton: Skeleton, suffix: str) -> None:

@@ -155,11 +155,12 @@ def average_gradients(accelerator: Accelerator, module: nn.Module) -> None:
     """
     if accelerator.num_processes == 1:
         return
-    for parameter in module.parameters():
-        if parameter.requires_grad:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            parameter.grad.copy_(accelerator.reduce(parameter.grad, "mean"))
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])  # one message, not hundreds
+    means = accelerator.reduce(flat, "mean").split([gradient.numel() for gradient in gradients])
+    for parameter, mean in zip(parameters, means, strict=True):
+        parameter.grad = mean.view_as(parameter)
 
 
 class Trainer:

@@ -106,6 +106,16 @@ def refuse_changes(record: Path, wanted: Any) -> None:
         )
 
 
+def go_on(wanted: Command, folder: Path) -> list[str]:
+    """The arguments of a training, from its newest state where an earlier start left one.
+
+    What was cut off before its first checkpoint starts again.
+    """
+    if any(folder.rglob("resume.pt")):
+        return [*wanted.arguments, "--resume"]
+    return [*wanted.arguments, "--overwrite"] if folder.is_dir() else wanted.arguments
+
+
 def is_stale(product: Path, wanted: Any, models: Sequence[Path]) -> bool:
     """Is an evaluation of other options, or older than a model?"""
     if not product.is_file() or not all(model.is_file() for model in models):
@@ -119,7 +129,7 @@ class Stage:
     """`arguments` follow ``python -m``; `product` exists once the stage is complete.
 
     kind: stages of one kind take about the same time. stale: the product is there, but is to be
-    made again.
+    made again. minutes: what it takes as far as is known beforehand, 0 = unknown.
     """
 
     title: str
@@ -127,6 +137,7 @@ class Stage:
     arguments: list[str]
     kind: str = ""
     stale: bool = False
+    minutes: float = 0.0
 
     @property
     def done(self) -> bool:
@@ -165,9 +176,10 @@ class StageRunner:
     def log_path(self, stage: Stage) -> Path:
         return self.folder / "logs" / f"{stage.title}.log"
 
-    def run(self, stages: Sequence[Stage]) -> list[Stage]:
-        """Run those that are not done; returns those that failed, which stop no other.
+    def run(self, stages: Sequence[Stage], chained: bool = False) -> list[Stage]:
+        """Run those that are not done; returns those that failed.
 
+        A failure stops no other stage, unless they are `chained`: then none starts after it.
         Whatever interrupts it also stops the stages that are running.
         """
         waiting = [stage for stage in stages if not stage.done]
@@ -188,6 +200,8 @@ class StageRunner:
                     self._record(job)
                     (failed if job.process.returncode else finished).append(job.stage)
                     self._tell(job, finished, waiting, running)
+                if failed and chained:
+                    waiting.clear()
         finally:
             for job in running:
                 job.process.terminate()
@@ -196,36 +210,42 @@ class StageRunner:
                 self._record(job)
         return failed
 
-    def show_plan(self, stages: Sequence[Stage], commands: bool) -> None:
-        """Print how many stages remain, how long they may take and, if asked to, the commands."""
+    def show_plan(self, stages: Sequence[Stage], commands: bool, titles: bool = False) -> None:
+        """Print how many stages remain and how long they may take; before, if asked to, all of
+        them by title or with their commands."""
+        finished = [stage for stage in stages if stage.done]
         todo = [stage for stage in stages if not stage.done]
-        if commands:
-            for stage in stages:
-                print(f"{stage.title}{': finished' if stage.done else ''}\n    {stage.command}")
-        left = self.remaining([stage for stage in stages if stage.done], todo)
-        about = f", about {format_time(left)} with {self.jobs} at a time" if left else ""
-        print(f"{len(todo)} of {len(stages)} commands remain{about}", flush=True)
+        for stage in stages if titles or commands else []:
+            seconds = self.expected(stage, finished)
+            about = f": about {format_time(seconds)}" if seconds else ""
+            print(f"{stage.title}{': finished' if stage.done else about}")
+            if commands:
+                print(f"    {stage.command}")
+        left = self.remaining(finished, todo)
+        about = f", about {format_time(left)}" if left else ""
+        beside = f" with {self.jobs} at a time" if left and self.jobs > 1 else ""
+        print(f"{len(todo)} of {len(stages)} commands remain{about}{beside}", flush=True)
 
     def remaining(self, finished: Sequence[Stage], todo: Sequence[Stage]) -> float | None:
-        """Seconds that `todo` will take, by finished stages of the same kind, else of any.
-
-        None while no duration is known.
-        """
-        known = [stage for stage in finished if stage.title in self.seconds]
-        if not known:
+        """Seconds that `todo` will take; None while a duration is unknown."""
+        expected = [self.expected(stage, finished) for stage in todo]
+        known = [seconds for seconds in expected if seconds is not None]
+        if len(known) < len(expected):
             return None
-        expected = [
-            mean(
-                [self.seconds[s.title] for s in known if s.kind == stage.kind]
-                or [self.seconds[s.title] for s in known]
-            )
-            for stage in todo
-        ]
-        return sum(expected) / min(self.jobs, max(1, len(todo)))
+        return sum(known) / min(self.jobs, max(1, len(todo)))
+
+    def expected(self, stage: Stage, finished: Sequence[Stage]) -> float | None:
+        """Seconds of a stage: by finished ones of its kind, else as told before, else by any."""
+        known = [other for other in finished if other.title in self.seconds]
+        alike = [other for other in known if other.kind == stage.kind]
+        if stage.minutes and not alike:
+            return 60 * stage.minutes
+        times = [self.seconds[other.title] for other in alike or known]
+        return mean(times) if times else None
 
     def _start(self, stage: Stage, slot: int) -> Running:
         environment = dict(os.environ)
-        if self.gpus:
+        if self.gpus and self.jobs > 1:  # a stage that runs alone may use all of them
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
         if self.jobs > 1:  # processes that all take every core slow each other down
             cores = max(1, (os.cpu_count() or 1) // self.jobs)

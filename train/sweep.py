@@ -1,7 +1,7 @@
 """The rows of a table with several seeds: train them all, judge them, print the table.
 
-    python -m train.sweep --config configs/sweeps/table4_mocap.yaml --dry_run
-    python -m train.sweep --config configs/sweeps/table4_mocap.yaml --seeds 1 2 3 --jobs 2
+    python -m train.sweep --config configs/sweeps/methods_mocap.yaml --dry_run
+    python -m train.sweep --config configs/sweeps/methods_mocap.yaml --seeds 1 2 3 --jobs 4
 
 The YAML file (`config` in any part names a file of the same options to start from):
 
@@ -14,8 +14,9 @@ The YAML file (`config` in any part names a file of the same options to start fr
       sft: {method: sft}
       sopo: {method: sopo, tau_quantile: 0.1}
     pairs: {num_captions: 2000}      options of prepare.preference_pairs, run where rows need it
-    evaluation:                      options of eval.eval_tmr (one table, seeds together) and of
-      eval_tmr: {split: test}        eval.eval_humanml (every run, and eval.tables over them)
+    evaluation:                      options of eval.eval_tmr (seeds together in one table; further
+      eval_tmr: {split: test}        ones are called eval_tmr_NAME) and of eval.eval_humanml (and
+                                     of eval.tables over its results)
 
 Pairs and evaluations take dataset and reward from `common`, pairs also model and candidates. Every
 run is an ordinary command, printed before it starts; what is finished is skipped and what was cut
@@ -62,6 +63,7 @@ CANDIDATES = (
     *("model_path", "reward", "reward_weights", "num_candidates"),
     *("candidate_sampler", "candidate_steps", "guidance_param"),
 )
+TMR_TABLE = re.compile(r"eval_tmr(_\w+)?")
 OWN = ("resume", "overwrite", "save_dir", "out", "output", "output_dir")  # the sweep sets them
 
 
@@ -82,9 +84,11 @@ class Options:
         for row in self.rows or {}:
             if not re.fullmatch(r"\w[\w.-]*", str(row)) or row in ("base", "real"):
                 raise UserError(f"rows: {row!r} names a folder; use letters and digits, not base")
-        judges = set(self.evaluation or {})
-        if judges - {"eval_tmr"} not in (set(), {"eval_humanml"}, {"eval_humanml", "tables"}):
-            raise UserError("evaluation: use eval_tmr, eval_humanml (which tables needs) or both")
+        judges = {name for name in self.evaluation or {} if not TMR_TABLE.fullmatch(str(name))}
+        if judges not in (set(), {"eval_humanml"}, {"eval_humanml", "tables"}):
+            raise UserError(
+                "evaluation: use eval_tmr, eval_tmr_NAME, eval_humanml (which tables needs) or both"
+            )
 
 
 class Sweep:
@@ -147,30 +151,41 @@ class Sweep:
         known = {field.name for field in fields(script.Options)}
         return {name: self.common[name] for name in names if name in self.common and name in known}
 
-    def _evaluation(self, script: ModuleType, own: Values) -> Command:
-        name = script.__name__.split(".")[-1]
+    @property
+    def tmr_tables(self) -> list[str]:
+        return [name for name in self.evaluation if TMR_TABLE.fullmatch(name)]
+
+    def _evaluation(self, script: ModuleType, own: Values, name: str = "") -> Command:
+        """A command of `script` with the options that `evaluation` has under this name."""
+        name = name or script.__name__.split(".")[-1]
         where = f"evaluation: {name}"
         given = section(script, self.evaluation.get(name), where, *OWN, *own)
         return command(script, self._inherit(script, FILES) | given | own, where)
 
     def tmr(self, runs: Sequence[Stage]) -> list[Stage]:
-        """One command for all models, where the sweep asks for it."""
-        if not runs or "eval_tmr" not in self.evaluation:
+        """One command per table and model, where the sweep asks for it."""
+        if not runs:
             return []
-        models = [self.base, *(run.product for run in runs)]
-        names = ["base", *(run.kind for run in runs)]
-        output = self.folder / "eval_tmr.json"
-        own = {"model_path": models, "names": names, "output": output}
-        wanted = self._evaluation(eval_tmr, own)
-        stale = is_stale(output, wanted.options, models)
-        return [Stage("eval_tmr", output, wanted.arguments, stale=stale)]
+        stages = []
+        for title in self.tmr_tables:
+            for name, model in self.models(runs).items():
+                output = self.folder / name / f"{title}.json"
+                own = {"model_path": [model], "names": [name], "output": output}
+                wanted = self._evaluation(eval_tmr, own, title)
+                stale = is_stale(output, wanted.options, [model])
+                stages.append(Stage(f"{title}_{name}", output, wanted.arguments, title, stale))
+        return stages
+
+    def models(self, runs: Sequence[Stage]) -> dict[str, Path]:
+        """The checkpoints of the base and of these runs, by the names of their folders."""
+        return {"base": self.base} | {run.title: run.product for run in runs}
 
     def humanml(self, runs: Sequence[Stage]) -> list[Stage]:
         """One command per model, where the sweep asks for it, and last that of their table."""
         if not runs or "eval_humanml" not in self.evaluation:
             return []
         stages = []
-        models = {"base": self.base} | {run.title: run.product for run in runs}
+        models = self.models(runs)
         for name, model in models.items():
             own = {"model_path": model, "output_dir": self.folder / name}
             wanted = self._evaluation(eval_humanml, own)
@@ -198,19 +213,23 @@ class Sweep:
             if not Path(folder).is_dir():
                 raise UserError(f"{folder} does not exist; name the run folder of a TMR model")
 
-    def write_tmr_table(self) -> str:
-        """The figures of eval_tmr in Markdown; dashes in rows of which nothing is finished."""
-        report = read_json(self.folder / "eval_tmr.json")
-        rows = {
-            name: [eval_tmr.Figures(**seed) for seed in report["rows"].get(name, [])]
-            for name in ("real", "base", *self.rows)
-        }
-        title = "{dataset}, {split} split".format(**report["options"])
-        title += f", {report['captions']} captions; mean ± 95 % interval over the seeds."
+    def write_tmr_table(self, title: str) -> str:
+        """The figures of all runs in Markdown; dashes in rows of which nothing is finished."""
+        report = read_json(self.folder / "base" / f"{title}.json")
+        found = {name: report["rows"][name] for name in ("real", "base")}
+        for run in self.runs:
+            path = self.folder / run.title / f"{title}.json"
+            found.setdefault(run.kind, [])
+            if run.done and path.is_file():
+                found[run.kind] += read_json(path)["rows"][run.title]
+        rows = {name: [eval_tmr.Figures(**seed) for seed in row] for name, row in found.items()}
+        heading = "{dataset}, {split} split, {sampler}".format(**report["options"])
+        heading += f" with {report['options']['sample_steps'] or 'all'} steps, "
+        heading += f"{report['captions']} captions; mean ± 95 % interval over the seeds."
         missing = [run.title for run in self.runs if not run.done]
         note = f"\nNot finished: {', '.join(missing)}.\n" if missing else ""
-        table = f"{title}\n\n{eval_tmr.format_table(rows)}\n{note}"
-        write_text(self.folder / "eval_tmr.md", table)
+        table = f"{heading}\n\n{eval_tmr.format_table(rows)}\n{note}"
+        write_text(self.folder / f"{title}.md", table)
         return table
 
 
@@ -219,10 +238,9 @@ def train_and_judge(sweep: Sweep, runner: StageRunner) -> list[Stage]:
     failed = runner.run(list(sweep.pairs.values()))
     failed += runner.run(sweep.runs)
     finished = [run for run in sweep.runs if run.done]
-    if stages := sweep.tmr(finished):
-        failed += (broken := runner.run(stages))
-        if not broken:
-            print(f"\n{sweep.write_tmr_table()}")
+    failed += (broken := runner.run(sweep.tmr(finished)))
+    for title in sweep.tmr_tables if finished and not broken else []:
+        print(f"\n{sweep.write_tmr_table(title)}")
     if stages := sweep.humanml(finished):
         failed += (broken := runner.run(stages[:-1]) or runner.run(stages[-1:]))
         if not broken:

@@ -31,7 +31,7 @@ from diffusion.gaussian import GaussianDiffusion, masked_mse
 from diffusion.samplers import noise_from, sample_ancestral
 from diffusion.schedule import make_schedule
 from eval.eval_tmr import mean_and_interval
-from model.generator import SamplerOptions, length_mask
+from model.generator import SamplerOptions, StartPoint, length_mask
 from model.text_encoders import Condition
 from train import train_sopo
 from train.preference.methods import METHODS
@@ -159,7 +159,10 @@ class ToyGenerator:
         sampler: SamplerOptions = SamplerOptions(),
         guidance: float = 1.0,
         generator: torch.Generator | None = None,
+        start: StartPoint | None = None,
     ) -> Tensor:
+        if start is not None:
+            raise ValueError("the points of this example are sampled from noise alone")
         x = torch.randn(len(condition), 1, 2, generator=generator)
         return sample_ancestral(self.model, self.diffusion, x, noise_from(generator, x))
 

@@ -46,12 +46,13 @@ from train.preference.pairs import (
     RewardThreshold,
 )
 from train.preference.rewards import RewardOptions, load_reward
+from train.preference.safeguards import SafeguardOptions, noisy_enough, omega_t
 from utils.errors import UserError, entry_point
 from utils.options import option, parse_options
 
 
 @dataclass
-class Options(RewardOptions, InspectionOptions):
+class Options(RewardOptions, InspectionOptions, SafeguardOptions):
     model_path: str = option(
         "save/humanml_enc_512_50steps/model000750000.pt", "base checkpoint modelNNNNNNNNN.pt"
     )
@@ -76,6 +77,9 @@ class Options(RewardOptions, InspectionOptions):
     candidate_sampler: str = option("ancestral", "of the candidates", choices=SAMPLERS)
     candidate_steps: int = option(0, "denoising steps per candidate; 0 = all of them", minimum=0)
     guidance_param: float = option(2.5, "guidance scale of the candidates; 1 = none", minimum=0)
+    compile: bool = option(
+        False, "torch.compile of the denoiser for sampling, on a GPU; falls back with a warning"
+    )
     probe_batches: int = option(4, "batches that measure tau on the base model", minimum=1)
     val_motions: int = option(128, "val captions generated per validation", minimum=8)
     lr: float = option(1e-5, "peak learning rate", minimum=0)
@@ -93,6 +97,8 @@ class Options(RewardOptions, InspectionOptions):
                 f"--method {self.method} needs --pairs_path FOLDER, made with "
                 "python -m prepare.preference_pairs"
             )
+        if self.tau_anchored and self.tau_quantile is None:
+            raise UserError("--tau_anchored needs --tau_quantile, whose rewards it fixes")
         if self.pairs_path and not needs_fixed_pairs(self.method):
             raise UserError(f"--method {self.method} reads no fixed pairs; leave out --pairs_path")
         between = any(pairing.preferred == "best" for pairing in METHODS[self.method])
@@ -125,13 +131,14 @@ class PreferenceTask:
         self.diffusion_steps = policy.diffusion.schedule.num_timesteps
         self.scale = float(options.margin_scale or self.diffusion_steps)
         fixed = None if options.tau_quantile is not None else options.tau
-        self.threshold = RewardThreshold(fixed, options.tau_quantile)
+        self.threshold = RewardThreshold(fixed, options.tau_quantile, anchored=options.tau_anchored)
         self.candidates = CandidateSampler(
             policy,
             reward,
             options.num_candidates,
             SamplerOptions(options.candidate_sampler, options.candidate_steps or None),
             options.guidance_param,
+            options.candidate_start,
         )
         self.sources = [self.source(pairing, store) for pairing in METHODS[options.method]]
 
@@ -185,7 +192,11 @@ class PreferenceTask:
         else:
             weight = preferred_weight(pairs.similarity, beta, c)
         winner, loser = self.errors(pairs, t, noise)
-        result = sopo_loss(winner, loser, weight, beta, pairs.use_unpreferred, self.scale)
+        options, schedule = self.options, self.policy.diffusion.schedule
+        scale = self.scale * omega_t(options.omega, t, schedule, winner.reference)
+        noisy = noisy_enough(t, self.diffusion_steps, options.loser_min_t)
+        gate, loser_beta = pairs.use_unpreferred & noisy, beta * options.loser_weight
+        result = sopo_loss(winner, loser, weight, loser_beta, gate, scale)
         return result, pair_metrics(pairs, winner, loser, result, weight)
 
     def errors(
@@ -344,6 +355,7 @@ def main() -> None:
         data_dir=options.data_dir,
         text_encoder_path=options.text_encoder_path,
         autocast=dtype,
+        compiled=options.compile,
     )
     reward = load_reward(options, accelerator.device, data, val_data)
     if store is not None:

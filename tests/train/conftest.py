@@ -1,9 +1,12 @@
 """One tiny dataset with a base model and a reward model, trained once per session."""
 
+from types import SimpleNamespace
+
 import pytest
 
+from eval.eval_tmr import Figures, MotionSet
 from prepare import synthetic
-from tests.train.scripts import Workspace
+from tests.train.scripts import Process, Workspace
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +20,25 @@ def workspace(tmp_path_factory) -> Workspace:
     space.run("train_mdm", space.base.parent, "--use_ema")
     space.run("train_tmr", space.reward)
     return space
+
+
+def figures(motions: MotionSet, *_) -> Figures:
+    """In place of all judges, as the tiny dataset fills no pools: a number per model."""
+    mean = float(motions.motions.mean())
+    return Figures(mean, mean, mean, mean, mean, None, None, None, None, None, mean, 0)
+
+
+@pytest.fixture
+def started(monkeypatch) -> list[list[str]]:
+    """The commands that stages have run; none is a process of its own."""
+    commands: list[list[str]] = []
+
+    def popen(words: list[str], **streams) -> Process:
+        commands.append(words[2:])
+        return Process(words, **streams)
+
+    fake = SimpleNamespace(Popen=popen, STDOUT=None)
+    monkeypatch.setattr("train.stages.subprocess", fake)
+    monkeypatch.setattr("train.stages.visible_gpus", list)
+    monkeypatch.setattr("eval.eval_tmr.judge_motions", figures)
+    return commands

@@ -41,7 +41,7 @@ class ScriptedGenerator:
         self.motions = self.stats.normalize(raw)
         self.asked: list[tuple[Condition, Tensor, SamplerOptions, float]] = []
 
-    def sample(self, condition, lengths, sampler, guidance, generator=None) -> Tensor:
+    def sample(self, condition, lengths, sampler, guidance, generator=None, start=None) -> Tensor:
         self.asked.append((condition, lengths, sampler, guidance))
         return self.motions
 

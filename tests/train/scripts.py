@@ -1,13 +1,17 @@
 """Run the training scripts with tiny networks on a tiny synthetic dataset."""
 
 import json
+import os
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from unittest.mock import patch
 
 import torch
+import yaml
 
 from utils.files import load_tensors
 
@@ -48,6 +52,38 @@ def run_main(module: str, arguments: list[str]) -> None:
     """``python -m module arguments``, in this process."""
     with patch.object(sys, "argv", [module, *arguments]):
         import_module(module).main()
+
+
+class Process:
+    """`subprocess.Popen` of a script of this project, run to its end in this process."""
+
+    def __init__(self, words: list[str], stdout, **_) -> None:
+        module, *arguments = words[2:]
+        text = TextIOWrapper(os.fdopen(os.dup(stdout.fileno()), "wb"))
+        with text, redirect_stdout(text), redirect_stderr(text):
+            try:
+                run_main(module, arguments)
+                self.returncode = 0
+            except SystemExit as end:
+                self.returncode = end.code
+
+    def poll(self) -> int:
+        return self.returncode
+
+
+def sweep_file(space: Workspace, folder: Path, rows: dict, **parts) -> Path:
+    """A sweep of the tiny base; `common` in `parts` is merged with what it needs."""
+    common = {
+        **{"dataset": "tiny", "data_dir": str(space.data), "model_path": str(space.base)},
+        **{"reward_path": str(space.reward), "batch_size": 4, "num_candidates": 2},
+        **{"val_motions": 8, "probe_batches": 1, "num_steps": 2, "lr": 1e-3, "device": "cpu"},
+        "train_platform_type": "NoPlatform",
+        **parts.pop("common", {}),
+    }
+    content = {"save_dir": str(folder / "out"), "seeds": [1], "common": common, "rows": rows}
+    path = folder / "sweep.yaml"
+    path.write_text(yaml.safe_dump(content | parts, sort_keys=False))
+    return path
 
 
 def read_metrics(save_dir: Path) -> list[dict[str, float]]:

@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from train.stages import Stage, StageRunner, changes, format_time, is_stale, reason
+from train.stages import (
+    Command,
+    Stage,
+    StageRunner,
+    changes,
+    format_time,
+    go_on,
+    is_stale,
+    reason,
+)
 from train.train_sopo import Options
 from utils.files import read_json, write_json
 
@@ -68,6 +77,13 @@ def test_a_stale_product_is_made_again(probe, tmp_path) -> None:
     assert fresh.done
     make_runner(tmp_path).run([Stage("a", fresh.product, fresh.arguments, stale=True)])
     assert events(tmp_path) == [("start", "a"), ("end", "a")]
+
+
+def test_in_a_chain_nothing_starts_after_a_failure(probe, tmp_path) -> None:
+    stages = [probe("a"), probe("b", "fail"), probe("c")]
+    failed = make_runner(tmp_path).run(stages, chained=True)
+    assert [stage.title for stage in failed] == ["b"]
+    assert [name for event, name in events(tmp_path) if event == "start"] == ["a", "b"]
 
 
 def test_a_failure_is_told_in_one_line_and_stops_no_other(probe, tmp_path, capsys) -> None:
@@ -146,6 +162,37 @@ def test_the_estimate_goes_by_kind_and_falls_back_on_the_mean(tmp_path) -> None:
     runner.jobs = 2
     assert runner.remaining(finished, [stage("sopo2"), stage("sopo3"), stage("sopo4")]) == 135
     assert runner.remaining(finished, [stage("sopo2")]) == 90, "one run does not get faster"
+
+
+def test_what_is_known_beforehand_counts_until_something_alike_was_measured(
+    tmp_path, capsys
+) -> None:
+    def stage(title: str, minutes: float = 0.0) -> Stage:
+        return Stage(title, tmp_path / title, [], kind=title[:-1], minutes=minutes)
+
+    runner = make_runner(tmp_path)
+    assert runner.remaining([], [stage("base1", 10), stage("sft1", 0.5)]) == 630
+    assert runner.remaining([], [stage("base1", 10), stage("sft1")]) is None
+    runner.seconds = {"sft1": 40.0}
+    (tmp_path / "sft1").touch()
+    assert runner.remaining([stage("sft1", 0.5)], [stage("sft2", 0.5), stage("base1", 10)]) == 640
+    assert runner.remaining([stage("sft1")], [stage("base1"), stage("base2", 10)]) == 640
+    runner.show_plan([stage("sft1", 0.5), stage("base1", 10)], commands=False, titles=True)
+    assert capsys.readouterr().out.splitlines() == [
+        "sft1: finished",
+        "base1: about 10 min",
+        "1 of 2 commands remain, about 10 min",
+    ]
+
+
+def test_a_training_goes_on_from_its_newest_state_or_starts_again(tmp_path) -> None:
+    wanted, folder = Command(["train.x"], None), tmp_path / "run"
+    assert go_on(wanted, folder) == ["train.x"]
+    (folder / "second").mkdir(parents=True)
+    assert go_on(wanted, folder) == ["train.x", "--overwrite"]
+    (folder / "second" / "resume.pt").touch()
+    assert go_on(wanted, folder) == ["train.x", "--resume"]
+    assert wanted.arguments == ["train.x"]
 
 
 def test_changes_name_the_options_that_matter() -> None:

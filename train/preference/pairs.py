@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from data_loaders.humanml import MotionBatch
-from model.generator import MotionGenerator, SamplerOptions
+from model.generator import MotionGenerator, SamplerOptions, StartPoint
 from model.text_encoders import Condition
 from tmr.reward import Reward, motion_similarity
 from train.preference.losses import best_candidate, preferred_similarity, worst_candidate
@@ -56,16 +56,26 @@ class RewardThreshold:
 
     With a quantile q, tau is the q-quantile of the last `window` rewards seen, so that about a
     share q of the unpreferred motions passes the gate. `observe` must be fed the base model's
-    rewards before the first step.
+    rewards before the first step; an `anchored` threshold keeps to those, so that it does not
+    follow a policy whose rewards fall.
     """
 
-    def __init__(self, tau: float | None, quantile: float | None, window: int = 1024) -> None:
+    def __init__(
+        self,
+        tau: float | None,
+        quantile: float | None,
+        window: int = 1024,
+        anchored: bool = False,
+    ) -> None:
         if (tau is None) == (quantile is None):
             raise ValueError("give either tau or quantile")
         self.tau, self.quantile = tau, quantile
+        self.anchored = anchored
         self.recent: deque[float] = deque(maxlen=window)
 
     def observe(self, rewards: Tensor) -> None:
+        if self.anchored and self.recent:
+            return
         self.recent.extend(rewards.tolist())
 
     def value(self) -> float:
@@ -95,13 +105,18 @@ class Candidates:
 
 @dataclass
 class CandidateSampler:
-    """Generates K candidates per caption with a frozen or current generator, and scores them."""
+    """Generates K candidates per caption with a frozen or current generator, and scores them.
+
+    With `start` < 1 they begin as the batch's motions noised to that share of the steps (after
+    SDEdit, Meng et al. 2022).
+    """
 
     policy: MotionGenerator
     reward: Reward
     num_candidates: int = 4
     sampler: SamplerOptions = SamplerOptions()
     guidance: float = 2.5
+    start: float = 1.0
 
     @torch.no_grad()
     def __call__(
@@ -114,8 +129,16 @@ class CandidateSampler:
         """
         size, k = len(batch.lengths), self.num_candidates
         lengths = batch.lengths.repeat_interleave(k)
+        start = None
+        if self.start < 1:
+            start = StartPoint(batch.motion.repeat_interleave(k, dim=0), self.start)
         motions = self.policy.sample(
-            condition.repeat_interleave(k), lengths, self.sampler, self.guidance, generator=rng
+            condition.repeat_interleave(k),
+            lengths,
+            self.sampler,
+            self.guidance,
+            generator=rng,
+            start=start,
         )
         padding = ~batch.mask.repeat_interleave(k, dim=0).unsqueeze(-1)
         motions = match_frames(motions, batch.motion.shape[1]).masked_fill(padding, 0.0)

@@ -1,0 +1,60 @@
+"""Safeguards against losers that win: what keeps the unpreferred term from harming the policy.
+
+Raising the error of a generated motion also raises that of motions that resemble it, and nothing in
+Eq. 17 bounds it. docs/results.md has the evidence for each option.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffusion.schedule import NoiseSchedule
+from utils.options import option
+
+OMEGAS = ("constant", "snr", "relative")
+SNR_CLIP = 5.0  # gamma of min-SNR weighting (Hang et al. 2023)
+
+
+@dataclass
+class SafeguardOptions:
+    loser_min_t: float = option(
+        0.0,
+        "leave the unpreferred term out below this share of the diffusion steps: with little noise "
+        "it only amplifies what the model cannot know",
+        minimum=0,
+        maximum=1,
+    )
+    loser_weight: float = option(1.0, "factor of beta in the unpreferred term", minimum=0)
+    omega: str = option("constant", "omega_t of the margin, with mean 1", choices=OMEGAS)
+    tau_anchored: bool = option(
+        False, "--tau_quantile of the base model's rewards, measured once, not of recent ones"
+    )
+    candidate_start: float = option(
+        1.0,
+        "candidates start from the preferred motion noised to this share of the steps, so that "
+        "they differ from it only where the policy does; 1 = from noise alone",
+        minimum=0,
+        maximum=1,
+    )
+
+
+def noisy_enough(t: Tensor, num_steps: int, loser_min_t: float) -> Tensor:
+    """Which pairs ``[B]`` with steps t ``[B]`` may have an unpreferred term (after DPO-C&M, Yang et
+    al. 2025, which masks and clips timesteps)."""
+    return t >= loser_min_t * num_steps
+
+
+def omega_t(name: str, t: Tensor, schedule: NoiseSchedule, reference: Tensor) -> Tensor:
+    """Weight ``[B]`` of the margin at steps t ``[B]``.
+
+    ``snr``: clipped signal-to-noise ratio over its mean, which turns errors of x0 into errors of
+    the noise; ``relative``: errors in units of the reference's own error ``[B]``.
+    """
+    if name == "snr":
+        signal = schedule.alphas_cumprod.to(t.device, torch.float32)
+        weight = (signal / (1 - signal)).clamp(max=SNR_CLIP)
+        return (weight / weight.mean())[t]
+    if name == "relative":
+        return reference.mean() / reference
+    return torch.ones_like(reference)
