@@ -6,7 +6,7 @@ from torch import Tensor
 
 from data_loaders.skeleton import HUMANML, KIT
 from diffusion.gaussian import masked_mse
-from model.generator import SamplerOptions, guided_denoiser, length_mask
+from model.generator import SamplerOptions, StartPoint, guided_denoiser, length_mask
 from tests.model.tiny import FEATURES, random_condition, random_motion, tiny_generator, tiny_mdm
 from utils.errors import UserError
 
@@ -172,3 +172,27 @@ def test_impossible_requests_are_refused() -> None:
         generator.sample(condition, LENGTHS, SamplerOptions("euler"))
     with pytest.raises(ValueError, match="noise has shape"):
         generator.sample(condition, LENGTHS, noise=torch.zeros(2, 11, KIT.feature_dim))
+
+
+@pytest.mark.parametrize(("share", "calls"), [(0.1, 1), (0.5, 4), (0.99, 8)])
+def test_sampling_from_a_motion_starts_at_its_noised_form(share: float, calls: int) -> None:
+    generator = tiny_generator(KIT)
+    motion, noise = (random_motion(2, 12, KIT.feature_dim, seed=seed) for seed in (1, 2))
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def denoiser(*arguments):
+        def perfect(x: Tensor, t: Tensor) -> Tensor:
+            seen.append((x, t))
+            return motion
+
+        return perfect
+
+    generator.denoiser = denoiser
+    condition, options = generator.encode_text(CAPTIONS), SamplerOptions("ddim")
+    start = StartPoint(motion, share)
+    found = generator.sample(condition, LENGTHS, options, noise=noise, start=start)
+    torch.testing.assert_close(found, motion, rtol=1e-4, atol=1e-4)
+    assert len(seen) == calls
+    x, t = seen[0]
+    assert t.tolist() == [calls - 1] * 2
+    torch.testing.assert_close(x, generator.diffusion.q_sample(motion, t, noise))
