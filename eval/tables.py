@@ -3,11 +3,13 @@
     python -m eval.tables --compare save/base/eval_*.json save/sopo/eval_*.json --published
     python -m eval.tables --compare A.json B.json --style latex --output table4.tex
 
-Cells are mean ± half width of the 95 % interval over replications. The best of each column is
-bold (Diversity: nearest to real). A star marks a run that differs from the first one at p < 0.05
-in a paired t-test over the replications, which share their seed. The column "R - real" is the
-distance to real data; a dagger marks figures above it, an artefact of the evaluators and not a
-success. Runs of other datasets, splits, protocols, evaluators or seeds are refused.
+Cells are mean ± half width of the 95 % interval over replications; a name that --names holds
+several times is one row, with the interval over its files, which differ in the seed of training.
+The best of each column is bold (Diversity: nearest to real). A star marks a run that differs from
+the first one at p < 0.05 in a paired t-test over the replications, which share their seed. The
+column "R - real" is the distance to real data; a dagger marks figures above it, an artefact of the
+evaluators and not a success. Runs of other datasets, splits, protocols, evaluators or seeds are
+refused.
 """
 
 import csv
@@ -21,6 +23,7 @@ import numpy as np
 import yaml
 from scipy.stats import ttest_rel
 
+from eval.eval_tmr import mean_and_interval
 from eval.metrics import POOL
 from eval.protocol import MODEL, MODES, REAL
 from utils.errors import UserError, entry_point
@@ -34,7 +37,9 @@ LEVEL = 0.05  # of significance
 @dataclass
 class Options:
     compare: list[str] = option([], "results of eval.eval_humanml (.json)", required=True)
-    names: list[str] = option([], "their names in the table; none = the models' folders")
+    names: list[str] = option(
+        [], "their names in the table, one name for several seeds; none = the models' folders"
+    )
     published: bool = option(False, "add the published rows of the same dataset")
     groups: list[str] = option(["main"], "which of them: main, ablation, tau, strategy, later")
     style: str = option("markdown", "of the table", choices=("markdown", "latex", "csv"))
@@ -334,26 +339,44 @@ def _latex(header: list[str], grid: list[list[str]], notes: Sequence[str]) -> st
     )
 
 
-def hacking_notes(contents: dict[str, dict[str, Any]]) -> list[str]:
-    """A warning for every run whose training reward rises above the first run's while figures that
-    the training never saw get worse. Runs without a reward are passed over."""
-    (_, first), *others = contents.items()
-    base, notes = _judgements(first), []
-    for name, content in others:
-        found = _judgements(content)
-        if not {"reward"} <= base.keys() & found.keys() or found["reward"] <= base["reward"]:
+def seeds_row(name: str, contents: Sequence[dict[str, Any]]) -> Row:
+    """The row of one model, or of several that differ in the seed of their training."""
+    rows = [rows_of(content, name)[1] for content in contents]
+    if len(rows) == 1:
+        return rows[0]
+    cells = {}
+    for label in rows[0].cells:
+        means = [row.cells[label].mean for row in rows]
+        cells[label] = Cell(*mean_and_interval(means), tuple(means))
+    return Row(name, cells)
+
+
+def hacking_notes(contents: dict[str, Sequence[dict[str, Any]]]) -> list[str]:
+    """A warning for every row whose training reward rises above the first row's while figures that
+    the training never saw get worse. Rows without a reward are passed over."""
+    found = {name: _judgements(of_seeds) for name, of_seeds in contents.items()}
+    (_, base), *others = found.items()
+    notes = []
+    for name, figures in others:
+        if not {"reward"} <= base.keys() & figures.keys() or figures["reward"] <= base["reward"]:
             continue
-        worse = [k for k in found if k != "reward" and k in base and found[k] < base[k]]
+        worse = [k for k in figures if k != "reward" and k in base and figures[k] < base[k]]
         if worse:
             notes.append(
                 f"warning: {name}: reward hacking? The training reward rises ("
-                f"{base['reward']:.3f} to {found['reward']:.3f}), but worse: {', '.join(worse)}"
+                f"{base['reward']:.3f} to {figures['reward']:.3f}), but worse: {', '.join(worse)}"
             )
     return notes
 
 
-def _judgements(content: dict[str, Any]) -> dict[str, float]:
-    """The reward, and what it should not buy; higher is better throughout."""
+def _judgements(contents: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The reward, and what it should not buy, means over seeds; higher is better throughout."""
+    found = [_judgement(content) for content in contents]
+    shared = set.intersection(*(set(figures) for figures in found))
+    return {key: float(np.mean([f[key] for f in found])) for key in found[0] if key in shared}
+
+
+def _judgement(content: dict[str, Any]) -> dict[str, float]:
     quality = content.get("quality", {}).get("generated", {})
     figures = {label: cell.mean for label, cell in rows_of(content)[1].cells.items()}
     values = {
@@ -371,13 +394,16 @@ def compare(options: Options) -> str:
     loaded, settings = zip(*map(read_results, options.compare), strict=True)
     setting = check_same(options.compare, settings)
     names = options.names or [content["name"] for content in loaded]
-    if len(set(names)) < len(options.compare):
+    if not options.names and len(set(names)) < len(names):
         raise UserError(
-            f"the table would hold one name twice ({', '.join(names)}); pass --names, one per file"
+            f"the table would hold one name twice ({', '.join(names)}); pass --names, the same "
+            "name only for seeds of one row"
         )
-    contents = dict(zip(names, loaded, strict=True))
+    contents: dict[str, list[dict[str, Any]]] = {}
+    for name, content in zip(names, loaded, strict=True):
+        contents.setdefault(name, []).append(content)
     rows = [rows_of(loaded[0])[0]]
-    rows += [rows_of(content, name)[1] for name, content in contents.items()]
+    rows += [seeds_row(name, of_seeds) for name, of_seeds in contents.items()]
     notes = hacking_notes(contents)
     if options.published:
         published, sources = published_rows(setting, options.groups)

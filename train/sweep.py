@@ -198,7 +198,8 @@ class Sweep:
             stale = is_stale(results := log.with_suffix(".json"), wanted.options, [model])
             stages.append(Stage(f"eval_{name}", results, arguments, "eval_humanml", stale))
         output = self.folder / "eval_humanml.md"
-        own = {"compare": [s.product for s in stages], "names": list(models), "output": output}
+        names = ["base", *(run.kind for run in runs)]
+        own = {"compare": [s.product for s in stages], "names": names, "output": output}
         table = self._evaluation(tables, own).arguments
         return [*stages, Stage("table", output, table, stale=True)]
 

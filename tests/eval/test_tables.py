@@ -19,9 +19,10 @@ from eval.tables import (
     differs,
     format_table,
     published_rows,
+    rows_of,
 )
 from utils.errors import UserError
-from utils.files import write_json
+from utils.files import read_json, write_json
 
 SETTING = Setting(
     dataset="humanml",
@@ -180,3 +181,21 @@ def test_a_reward_that_rises_alone_is_flagged(tmp_path: Path) -> None:
     assert "warning: hacked: reward hacking? The training reward rises (0.600 to 0.700)" in table
     assert "but worse: R@3 of the judge, R@3 of the evaluators" in table
     assert "warning: honest" not in table
+
+
+def test_seeds_of_one_name_are_one_row_with_the_interval_over_them(tmp_path: Path) -> None:
+    base = write_results(tmp_path, "base", 0.5, quality=quality(0.6, 30.0, 0.8))
+    r_precisions, rewards = (0.40, 0.42, 0.47), (0.55, 0.65, 0.75)
+    seeds = [
+        write_results(tmp_path, f"s{i}", r, quality=quality(reward, 30.0, 0.8))
+        for i, (r, reward) in enumerate(zip(r_precisions, rewards, strict=True))
+    ]
+    table = compare(Options(compare=[base, *seeds], names=["base", "sopo", "sopo", "sopo"]))
+    lines = [line for line in table.splitlines() if line.startswith("| sopo")]
+    means = [rows_of(read_json(path))[1].cells["R@1"].mean for path in seeds]
+    half = 4.302653 * np.std(r_precisions, ddof=1) / np.sqrt(3)
+    assert len(lines) == 1
+    assert lines[0].split(" | ")[1] == f"{np.mean(means):.3f} ± {half:.3f}"
+    assert "The training reward rises (0.600 to 0.650)" in table
+    with pytest.raises(UserError, match="the same name only for seeds"):
+        compare(Options(compare=[base, base]))
