@@ -84,7 +84,8 @@ def pick_split(clip: Clip, rng: np.random.Generator) -> str:
 
 def build(options: Options) -> None:
     """Write the dataset. Every clip has its own random state, so clips do not depend on others."""
-    info = {"made_by": "prepare.synthetic", "seed": options.seed, "num_clips": options.num_clips}
+    amounts = {"num_clips": options.num_clips, "captions_per_clip": options.captions_per_clip}
+    info = {"made_by": "prepare.synthetic", "seed": options.seed, **amounts}
     with DatasetWriter(options.out, overwrite=options.overwrite, info=info) as writer:
         for index in tqdm(range(options.num_clips), desc="synthetic motion", unit="clip"):
             rng = np.random.default_rng([options.seed, index])

@@ -41,6 +41,7 @@ def stages(options: Options) -> list[Stage]:
     base = save / "base" / f"model{BASE_STEPS:09d}.pt"
     tuned = {m: save / m / f"model{TUNING_STEPS:09d}.pt" for m in ("sft", "sopo")}
     reward, judge = save / "reward", save / "judge"
+    last = Path("last_weights", "motion_decoder.pt")  # of a TMR; best.json is there far earlier
     sampler = ["--sampler", "ddim", "--sample_steps", "10"]  # as the candidates of the tuning
     models = ["--model_path", *map(str, (base, *tuned.values())), "--names", "base", "sft", "sopo"]
 
@@ -71,8 +72,8 @@ def stages(options: Options) -> list[Stage]:
     last_video = save / "videos" / f"compare{len(prompts) - 1:02d}.gif"
     return [
         Stage("dataset", Path(options.data_dir) / "dataset.json", synthetic),
-        Stage("reward model", reward / "best.json", tmr(reward, "even", seed)),
-        Stage("independent judge", judge / "best.json", tmr(judge, "odd", seed + 67)),
+        Stage("reward model", reward / last, tmr(reward, "even", seed)),
+        Stage("independent judge", judge / last, tmr(judge, "odd", seed + 67)),
         Stage("base model", base, mdm),
         tune("sft"),
         tune("sopo"),

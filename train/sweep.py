@@ -44,6 +44,7 @@ from train.stages import (
     StageRunner,
     as_words,
     command,
+    go_on,
     is_stale,
     refuse_changes,
     section,
@@ -121,13 +122,8 @@ class Sweep:
         wanted = command(train_sopo, values, f"rows: {row}")
         self.run_options.append(wanted.options)
         refuse_changes(folder / "args.json", wanted.options)
-        arguments = wanted.arguments
-        if (folder / "resume.pt").is_file():
-            arguments = [*arguments, "--resume"]
-        elif folder.is_dir():  # cut off before its first checkpoint
-            arguments = [*arguments, "--overwrite"]
         product = folder / f"model{wanted.options.num_steps:09d}.pt"
-        return Stage(folder.name, product, arguments, kind=row)
+        return Stage(folder.name, product, go_on(wanted, folder), kind=row)
 
     def _pairs(self, method: str) -> Path:
         """The folder of fixed pairs that a method reads; one per reward that ranks them."""

@@ -46,6 +46,8 @@ from utils.options import parse_options
 from utils.provenance import provenance
 from utils.seeding import seed_everything
 
+Options = EvaluatorOptions  # as every script calls them
+
 ROOT_FEATURES = 4
 FEATURE_WEIGHT = 25  # root and contacts weigh so much more: upstream divides by feat_bias 5 twice
 

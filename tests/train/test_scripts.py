@@ -71,6 +71,21 @@ def test_train_sopo_starts_from_the_averaged_weights(workspace: Workspace, tmp_p
     assert all(torch.equal(average[k], v) for k, v in tuned.items())
 
 
+@pytest.mark.parametrize("compile", ["true", "false"])
+def test_compile_reaches_the_policy(
+    workspace: Workspace, tmp_path, monkeypatch, compile: str
+) -> None:
+    class Started(Exception):
+        pass
+
+    def start(options, policy, *others):
+        raise Started(str(policy.compiled).lower())
+
+    monkeypatch.setattr("train.train_sopo.PreferenceTask", start)
+    with pytest.raises(Started, match=compile):
+        workspace.run("train_sopo", tmp_path, "--compile", compile)
+
+
 def test_upstreams_name_of_the_base_checkpoint(workspace: Workspace, tmp_path) -> None:
     changes = ["--model_path", "nowhere.pt", "--resume_checkpoint", str(workspace.base)]
     workspace.run("train_sopo", tmp_path, *changes, "--method", "sft", "--num_steps", "1")

@@ -1,0 +1,112 @@
+"""Where over the diffusion steps a tuned model denoises better or worse than its base.
+
+    python -m eval.denoising_errors --dataset NAME --split val --names base sft sopo \\
+        --model_path save/base/model000004000.pt save/sft/model000000100.pt save/sopo/...
+
+The first checkpoint is the base. For every other one: its denoising error minus the base's (Eq. 17,
+L(theta, ref, x_t)) by quarter of the steps, on the clips of the split and on motions that the base
+generates for the same captions, always with the same noise. Preference tuning should raise the
+second without raising the first.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from data_loaders.humanml import open_dataset
+from eval.eval_tmr import MotionSet, SampledOptions, generated_motions, load_model, real_motions
+from model.checkpoints import read_model_args
+from model.generator import MDMGenerator
+from utils.errors import entry_point
+from utils.files import write_json
+from utils.options import option, parse_options
+from utils.provenance import provenance
+from utils.seeding import torch_generator
+
+QUARTERS = 4
+
+
+@dataclass
+class Options(SampledOptions):
+    draws: int = option(2, "steps drawn per motion and quarter", minimum=1)
+    output: str = option("", "JSON file for the figures; none = print only")
+
+
+@torch.no_grad()
+def quarter_errors(
+    generator: MDMGenerator, motions: MotionSet, draws: int, batch_size: int, seed: int
+) -> list[float]:
+    """Mean denoising error of raw motions by quarter of the diffusion steps.
+
+    Steps and noise depend on the seed alone, so that models can be subtracted from one another.
+    """
+    rng, steps = torch_generator(seed, "cpu"), generator.diffusion.schedule.num_timesteps
+    sums = torch.zeros(QUARTERS, dtype=torch.float64)
+    for rows in torch.arange(len(motions.lengths)).split(batch_size):
+        part = motions.rows(rows)
+        normalised, lengths = prepare(generator, part)
+        condition = generator.encode_text(part.captions)
+        for quarter in range(QUARTERS):
+            low, high = (steps * q // QUARTERS for q in (quarter, quarter + 1))
+            for _ in range(draws):
+                t = torch.randint(low, high, (len(rows),), generator=rng)
+                noise = torch.randn(normalised.shape, generator=rng)
+                inputs = (x.to(generator.device) for x in (normalised, lengths, t, noise))
+                sums[quarter] += generator.denoising_error(*inputs, condition).double().sum().cpu()
+    return (sums / (draws * len(motions.lengths))).tolist()
+
+
+def prepare(generator: MDMGenerator, motions: MotionSet) -> tuple[Tensor, Tensor]:
+    """Normalised motions ``[B, T, D]``, zero beyond their lengths, and the lengths ``[B]``."""
+    frames = generator.padded_frames or int(motions.lengths.max())
+    raw = motions.motions[:, :frames].to(generator.device)
+    mask = torch.arange(raw.shape[1]) < motions.lengths[:, None]
+    normalised = generator.stats.normalize(raw).cpu() * mask.unsqueeze(-1)
+    missing = frames - normalised.shape[1]
+    return torch.nn.functional.pad(normalised, (0, 0, 0, missing)), motions.lengths
+
+
+def format_table(errors: dict[str, dict[str, list[float]]]) -> str:
+    """Rows: the base's errors, then the differences of the others, clips before own motions."""
+    (base, reference), *others = errors.items()
+    titles = [f"{kind} q{q + 1}" for kind in reference for q in range(QUARTERS)]
+    lines = [f"| model | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
+    flat = [value for values in reference.values() for value in values]
+    lines.append(f"| {base} | " + " | ".join(f"{value:.4f}" for value in flat) + " |")
+    for name, found in others:
+        values = [value for kind in reference for value in found[kind]]
+        cells = " | ".join(f"{a - b:+.4f}" for a, b in zip(values, flat, strict=True))
+        lines.append(f"| {name} - {base} | {cells} |")
+    return "\n".join(lines)
+
+
+@entry_point
+def main() -> None:
+    options = parse_options(Options, description=__doc__)
+    for path in options.model_path:
+        read_model_args(path)
+    data = open_dataset(options.dataset, options.split, options.data_dir, random_items=False)
+    real = real_motions(data, options.batch_size)
+    base = load_model(options.model_path[0], options, data.skeleton)
+    kinds = {"clips": real, "generated": generated_motions(base, real, options, "base")}
+    errors: dict[str, dict[str, list[float]]] = {}
+    pairs = list(zip(options.model_names(), options.model_path, strict=True))
+    for name, path in tqdm(pairs, desc="models", unit="model"):
+        generator = load_model(path, options, data.skeleton)
+        errors[name] = {
+            kind: quarter_errors(
+                generator, motions, options.draws, options.batch_size, options.seed
+            )
+            for kind, motions in kinds.items()
+        }
+    print(f"{options.dataset}, {options.split} split, {len(real.captions)} captions")
+    print(format_table(errors))
+    if options.output:
+        content = {"errors": errors, "options": vars(options), "provenance": provenance()}
+        write_json(options.output, content)
+
+
+if __name__ == "__main__":
+    main()
