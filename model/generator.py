@@ -32,8 +32,8 @@ from model.worker_threads import run_side_by_side
 from utils.errors import UserError
 
 SAMPLERS = ("ancestral", "ddim", "dpm", "dpm_sde")
-# The most frames of one network call, both passes counted: on a CPU, whose caches are small, and
-# whose cores may each run such a call; 330 full-length motions on a GPU, unless memory allows fewer.
+# The most frames of one network call, both passes counted: on a CPU, where caches are small and a
+# core may make a call of its own; 330 full-length motions on a GPU, or fewer by its memory.
 FRAMES_PER_CALL = {"cpu": 4096, "cuda": 65_536}
 READ_BEYOND = 4  # frames after a motion's length that the evaluators' convolutions may read
 
@@ -217,6 +217,8 @@ class MDMGenerator:
         denoise = self.denoiser(condition, lengths, size, guidance)
         with self._autocast():
             x = sampler.run(denoise, diffusion, x, step_noise or noise_from(generator, x), first)
+        # The weights that were cast without gradient would serve a loss in the same autocast
+        torch.clear_autocast_cache()
         self.model.train(was_training)
         return x[:, :frames]
 

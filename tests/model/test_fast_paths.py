@@ -1,5 +1,8 @@
 """Every fast path against the plain computation that it replaces."""
 
+import math
+from collections.abc import Iterator
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,7 +18,10 @@ from model import generator as generators
 from model.generator import (
     READ_BEYOND,
     SAMPLERS,
+    MDMGenerator,
     SamplerOptions,
+    balanced_groups,
+    grouped_denoiser,
     guided_denoiser,
     length_mask,
     split_by_length,
@@ -27,6 +33,15 @@ from tests.model.tiny import FEATURES, random_condition, random_motion, tiny_gen
 WIDTH, HEADS = 16, 2
 LENGTHS = torch.tensor([12, 40, 8, 24, 40, 16])
 CAPTIONS = [f"a person walks {word}" for word in ("on", "back", "left", "right", "up", "down")]
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Products by as many threads as a worker has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def hidden_positions(*lengths: int) -> Tensor:
@@ -109,6 +124,62 @@ def test_calls_hold_every_row_once_within_the_budget(trim: bool, budget: int) ->
         assert computed < (200 if trim else 241)
 
 
+@pytest.mark.parametrize("threads", [2, 3, 4])
+@pytest.mark.parametrize("rows", [21, 41, 64, 65])
+def test_equal_motions_are_shared_equally(rows: int, threads: int) -> None:
+    """A call holds 10 of them at most; a leftover costs no further round."""
+    rounds = math.ceil(rows / 10 / threads)
+    groups = balanced_groups([36] * rows, 40, True, 400, threads)
+    assert len(groups) <= rounds * threads
+    assert max(len(numbers) for numbers, _ in groups) == math.ceil(rows / (rounds * threads))
+
+
+@pytest.mark.parametrize("trim", [False, True])
+@pytest.mark.parametrize("budget", [1, 100, 500])
+def test_threads_share_the_frames_of_unequal_motions(trim: bool, budget: int) -> None:
+    lengths = torch.randint(8, 41, (70,), generator=torch.Generator().manual_seed(0)).tolist()
+    groups = balanced_groups(lengths, 44, trim, budget, 4)
+    assert sorted(row for rows, _ in groups for row in rows) == list(range(70))
+    assert all(len(rows) == 1 or len(rows) * frames <= budget for rows, frames in groups)
+    rounds = math.ceil(len(split_by_length(lengths, 44, trim, budget)) / 4)
+    computed = [len(rows) * frames for rows, frames in groups]
+    assert len(computed) <= 4 * rounds
+    assert max(computed) <= sum(computed) / (4 * rounds) + 44  # the mean and one motion
+
+
+def test_one_call_stays_one_and_one_thread_needs_no_balance() -> None:
+    lengths = LENGTHS.tolist()
+    assert len(balanced_groups(lengths, 40, True, 1000, 4)) == 1
+    assert balanced_groups(lengths, 40, True, 50, 1) == split_by_length(lengths, 40, True, 50)
+
+
+def unequal_batch(threads: int) -> Tensor:
+    """x0 ``[24, 40, D]`` of one guided call in bfloat16, in several groups."""
+    network = tiny_mdm(arch="trans_dec")
+    condition, x = random_condition([3, 5, 2, 4] * 6), random_motion(24, 40, FEATURES)
+    denoise = grouped_denoiser(network, condition, LENGTHS.repeat(4), 40, 2.5, 400, threads)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        return denoise(x, torch.arange(24) % 8)
+
+
+def test_threads_change_no_bit(monkeypatch, one_thread) -> None:
+    side_by_side = unequal_batch(threads=3)
+    monkeypatch.setattr(generators, "run_side_by_side", lambda calls, _: [c() for c in calls])
+    assert torch.equal(side_by_side, unequal_batch(threads=3))
+
+
+def test_gradients_pass_through_groups_whatever_the_threads() -> None:
+    network, mask = tiny_mdm(), length_mask(LENGTHS, 40)
+    condition, t = random_condition([1] * 6), torch.tensor([1, 6, 3, 2, 7, 0])
+    grouped = grouped_denoiser(network, condition, LENGTHS, 40, 2.5, 100, threads=3)
+    gradients = []
+    for denoise in (grouped, guided_denoiser(network, condition, mask, 2.5)):
+        x = random_motion(6, 40, FEATURES).requires_grad_()
+        valid = denoise(x, t) * mask.unsqueeze(-1)
+        gradients.append(torch.autograd.grad(valid.square().sum(), x)[0])
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+
+
 def sample(changes: dict, budget: int, monkeypatch) -> Tensor:
     monkeypatch.setitem(generators.FRAMES_PER_CALL, "cpu", budget)
     generator = tiny_generator(KIT, **changes)
@@ -148,8 +219,11 @@ def test_reduced_precision_and_grouping_choose_the_same_worst_candidate(monkeypa
     assert (found == choice).float().mean() >= 0.9
 
 
-def test_rollouts_leave_the_gradient_of_the_same_autocast_alone() -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_rollouts_leave_the_gradient_of_the_same_autocast_alone(threads: int, monkeypatch) -> None:
     """Autocast remembers the weights that it has cast; those of a rollout carry no gradient."""
+    monkeypatch.setattr(MDMGenerator, "_threads", lambda _: threads)
+    monkeypatch.setitem(generators.FRAMES_PER_CALL, "cpu", 120)
     generator = tiny_generator(KIT)
     generator.autocast = torch.bfloat16
     condition = generator.encode_text(CAPTIONS)
