@@ -8,8 +8,8 @@ Prints a table (median and quartile distance over the repetitions, share of the 
 multiplication peak of the same device and number type, gain over the plain path), then what fewer
 denoising steps do to the choice of the worst candidate. Networks are untrained unless --model_path
 and --reward_path name trained ones; data are procedural motions. Both paths of an item take turns,
-so that a busy machine slows both. --full_size on a CPU takes hours; lower --batch_size,
---num_candidates and --num_motions there.
+so that a busy machine slows both. --full_size on a CPU takes hours; lower --batch_size and
+--num_candidates there and leave out the large items, as in --items denoiser rollout "SoPo step".
 """
 
 import os
@@ -62,6 +62,7 @@ class Options:
     num_candidates: int = option(0, "candidates per caption; 0 = the size's", minimum=0)
     num_motions: int = option(0, "generated motions; 0 = the size's", minimum=0)
     num_clips: int = option(0, "clips of the start-up; 0 = the size's", minimum=0)
+    items: list[str] = option([], "only the rows whose names start like these; none = all")
     few_steps: bool = option(True, "compare samplers with fewer steps")
 
     def validate(self) -> None:
@@ -279,7 +280,8 @@ def run(options: Options, folder: Path, accelerator: Accelerator) -> dict[str, A
         return content | {"processes": accelerator.num_processes, "efficiency": efficiency}
     rows = []
     skipped = 1 if options.data_dir else 0  # a cold start would remove the packed data of others
-    for item in work.items()[skipped:]:
+    chosen = tuple(options.items) or ("",)
+    for item in [item for item in work.items()[skipped:] if item.name.startswith(chosen)]:
         rows.append(measure_item(item, device, options.repetitions, peaks))
         say(f"{item.name}: {rows[-1].fast.median:.4g} s", flush=True)
     say(f"\n{format_rows(rows)}\n")

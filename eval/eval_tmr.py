@@ -42,16 +42,14 @@ from utils.provenance import provenance
 
 
 @dataclass
-class JudgedOptions:
-    """Options that every script shares which judges several models on the captions of a split."""
+class SampledOptions:
+    """Options of every script that compares several models on the captions of a split."""
 
     model_path: list[str] = option([], "checkpoints to compare", required=True)
     names: list[str] = option([], "their names in the table; none = the folders' names")
-    judge_path: str = option("", "run folder of the independent TMR", required=True)
     dataset: str = option("humanml", "humanml, kit, or the name of a folder in dataset/")
     data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
     text_encoder_path: str = option("", "local folder of CLIP or DistilBERT, for the generators")
-    reward_text_encoder_path: str = option("", "local folder of DistilBERT, for the TMR models")
     split: str = option("val", "val while developing, test for the final table")
     sampler: str = option("ancestral", "of the motions", choices=SAMPLERS)
     sample_steps: int = option(0, "denoising steps; 0 = all", minimum=0)
@@ -72,6 +70,12 @@ class JudgedOptions:
 
     def model_names(self) -> list[str]:
         return self.names or [Path(path).parent.name for path in self.model_path]
+
+
+@dataclass
+class JudgedOptions(SampledOptions):
+    judge_path: str = option("", "run folder of the independent TMR", required=True)
+    reward_text_encoder_path: str = option("", "local folder of DistilBERT, for the TMR models")
 
 
 @dataclass
@@ -142,8 +146,9 @@ def load_judge(path: str, options: JudgedOptions, skeleton: Skeleton) -> TMRRewa
     return judge
 
 
-def load_model(path: str, options: JudgedOptions) -> MDMGenerator:
-    return load_generator(
+def load_model(path: str, options: SampledOptions, skeleton: Skeleton) -> MDMGenerator:
+    """The checkpoint as a generator. Raises UserError when it makes motions of another skeleton."""
+    generator = load_generator(
         path,
         pick_device(options.device),
         data_dir=options.data_dir,
@@ -151,11 +156,14 @@ def load_model(path: str, options: JudgedOptions) -> MDMGenerator:
         autocast=torch.bfloat16 if options.precision == "bf16" else None,
         compiled=options.compile,
     )
+    if generator.skeleton != skeleton:
+        raise UserError(f"{path} makes {generator.skeleton.name} motions, not {skeleton.name}")
+    return generator
 
 
 @torch.no_grad()
 def generated_motions(
-    generator: MotionGenerator, real: MotionSet, options: JudgedOptions, name: str
+    generator: MotionGenerator, real: MotionSet, options: SampledOptions, name: str
 ) -> MotionSet:
     """One motion per caption and length of `real`; the noise depends on the seed alone."""
     rng = torch.Generator(generator.device).manual_seed(options.seed)
@@ -299,7 +307,8 @@ def main() -> None:
     embeddings = embed(judge, real)
     rows = {"real": [judge_motions(real, embeddings, data, reward, judge, options.seed)]}
     for name, path in zip(options.model_names(), options.model_path, strict=True):
-        motions = generated_motions(load_model(path, options), real, options, name)
+        generator = load_model(path, options, data.skeleton)
+        motions = generated_motions(generator, real, options, name)
         figures = judge_motions(motions, embeddings, data, reward, judge, options.seed)
         rows.setdefault(name, []).append(figures)
     print(f"{options.dataset}, {options.split} split, {len(real.captions)} captions")

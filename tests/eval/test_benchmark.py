@@ -165,3 +165,10 @@ def test_rewards_are_never_read_from_the_plain_cache(work: Workload) -> None:
     assert isinstance(work.plain_reward, TMRReward)
     work.plain_reward.embed_texts(["a person jumps"])
     assert not work.plain_reward._texts
+
+
+def test_items_are_chosen_by_the_start_of_their_names(folder) -> None:
+    arguments = ["--quick", "--repetitions", "1", "--few_steps", "false"]
+    options = parse_options(Options, [*arguments, "--items", "text", "loss"])
+    rows = run(options, folder, Accelerator(cpu=True))["rows"]
+    assert [row["name"] for row in rows] == ["text encoding", "loss step"]

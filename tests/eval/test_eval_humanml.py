@@ -12,7 +12,7 @@ import torch
 from data_loaders.annotations import Annotations, CaptionNote
 from data_loaders.humanml import open_dataset
 from data_loaders.normalizer import Statistics
-from eval.eval_humanml import Evaluation, Options, evaluate, log_path
+from eval.eval_humanml import Evaluation, Options, evaluate, log_path, prepare_evaluation
 from eval.protocol import MODES, Embeddings, Protocol
 from eval.split_embeddings import SplitEmbeddings
 from eval.tables import Options as TableOptions
@@ -72,6 +72,12 @@ def test_whole_evaluation_is_written_and_repeatable(place: Path, tmp_path: Path)
     assert read_json(again.with_suffix(".json"))["results"] == results
     other = evaluate(options_of(place, output_dir=str(tmp_path / "three"), seed=11))
     assert read_json(other.with_suffix(".json"))["results"] != results
+
+
+def test_compile_reaches_the_generator(place: Path) -> None:
+    for compile in (True, False):
+        evaluation = prepare_evaluation(options_of(place, compile=compile)).evaluation
+        assert evaluation.generator.compiled is compile
 
 
 def test_an_earlier_log_is_kept_unless_told_otherwise(place: Path, tmp_path: Path) -> None:

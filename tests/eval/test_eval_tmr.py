@@ -5,17 +5,19 @@ import pytest
 
 from data_loaders.annotations import Annotations, CaptionNote, ClipNote
 from data_loaders.humanml import open_dataset
-from data_loaders.skeleton import KIT
+from data_loaders.skeleton import HUMANML, KIT
 from eval.eval_tmr import (
     Figures,
     Options,
     embed,
     format_table,
     judge_motions,
+    load_model,
     mean_and_interval,
     real_motions,
 )
 from tests.data_loaders.datasets import caption_line, write_dataset
+from tests.sample.checkpoints import write_tiny_checkpoint
 from tests.tmr.tiny import tiny_tmr
 from tmr.reward import TMRReward
 from utils.errors import UserError
@@ -55,6 +57,12 @@ def test_seeds_of_one_name_share_a_row() -> None:
     assert len(rows) == 4
     # half the interval of 0.7 and 0.9: 12.706 x 0.1
     assert rows[-1].startswith("| sopo | 0.800 ± 1.271 |")
+
+
+def test_compile_reaches_the_generator(tmp_path) -> None:
+    path = str(write_tiny_checkpoint(tmp_path / "tiny"))
+    for compile in (True, False):
+        assert load_model(path, Options(device="cpu", compile=compile), HUMANML).compiled is compile
 
 
 def test_names_must_match_the_checkpoints() -> None:

@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 
 from data_loaders.skeleton import HUMANML, KIT
+from model import generator as generators
 from sample import generate as script
-from sample.generate import Options, generate, motion_frames, read_prompts, safe_name
+from sample.generate import (
+    Options,
+    generate,
+    load_for_sampling,
+    motion_frames,
+    read_prompts,
+    safe_name,
+)
 from sample.results import load_results
 from tests.sample.checkpoints import write_tiny_checkpoint
 from utils.errors import UserError
@@ -51,6 +59,21 @@ def test_the_seed_decides(model_path: str, tmp_path) -> None:
 def test_fewer_steps_and_ddim(model_path: str, tmp_path) -> None:
     folder = run(model_path, sampler="ddim", sample_steps=2, output_dir=str(tmp_path / "a"))
     assert np.isfinite(load_results(folder / "results.npy").motion).all()
+
+
+def test_the_bar_counts_steps_not_network_calls(
+    model_path: str, tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setitem(generators.FRAMES_PER_CALL, "cpu", 1)  # a call per motion
+    (tmp_path / "p.txt").write_text("walk\njump")
+    run(model_path, text_prompt=None, input_text=str(tmp_path / "p.txt"), num_repetitions=2)
+    assert " 6/6 " in capsys.readouterr().err
+
+
+def test_compile_reaches_the_generator(model_path: str) -> None:
+    for compile in (True, False):
+        options = Options(model_path=model_path, device="cpu", compile=compile)
+        assert load_for_sampling(model_path, options).compiled is compile
 
 
 def test_videos_are_named_as_upstreams(model_path: str, tmp_path) -> None:

@@ -1,0 +1,221 @@
+"""Animate captions of a split on which one model gains and loses most against another.
+
+    python -m eval.examples --dataset synthetic --split test --judge_path save/judge \\
+        --model_path save/mdm/model000002000.pt save/sopo/model000000100.pt --names base sopo \\
+        --output_dir docs/figures
+
+Both models generate one motion for the first caption of each clip, from the same noise, and a TMR
+that no training saw scores all of them. What is shown follows from the scores alone: the captions
+are ranked by the second model's score minus the first's, ties by the name of the clip, and the
+first, the middle and the last of that order are taken. Writes an animation per caption (the real
+motion, that of the first and that of the second model: gain1.gif, ..., median1.gif, ..., loss1.gif,
+...), a table of them as examples.md, and the same as examples.json.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from data_loaders.features import features_to_joints
+from data_loaders.humanml import open_dataset
+from data_loaders.skeleton import Skeleton
+from eval.eval_tmr import (
+    JudgedOptions,
+    MotionSet,
+    generated_motions,
+    load_judge,
+    load_model,
+    real_motions,
+    scores,
+)
+from model.checkpoints import read_model_args
+from sample.video import Panel, video_suffix, write_video
+from utils.errors import UserError, entry_point
+from utils.files import prepare_output_dir, write_json, write_text
+from utils.options import option, parse_options
+from utils.provenance import provenance
+
+PANEL_SIZE = 180  # pixels: three panels fit a page of text
+REAL = "real"
+
+
+@dataclass
+class Options(JudgedOptions):
+    output_dir: str = option("", "folder for animations and table", required=True)
+    overwrite: bool = option(False, "write into an existing folder")
+    count: int = option(2, "captions of each kind: gain, median, loss", minimum=1)
+    video_fps: float = option(5.0, "about so many frames per second; files grow with it", minimum=1)
+    video: str = option("gif", "gif is shown inside Markdown", choices=("auto", "mp4", "gif"))
+
+    def validate(self) -> None:
+        super().validate()
+        if len(self.model_path) != 2:
+            raise UserError(f"--model_path names {len(self.model_path)} checkpoints; give two")
+        if len({REAL, *self.model_names()}) < 3:
+            raise UserError("give the two models different --names, and neither of them 'real'")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """name: gain1, ...; rank: 1 = the largest gain of all captions; row: position in the split."""
+
+    name: str
+    rank: int
+    row: int
+
+
+@dataclass(frozen=True)
+class Example:
+    """A chosen caption; scores by model lie in [0, 1], `gain` is the second's minus the first's."""
+
+    file: str
+    rank: int
+    clip: str
+    caption: str
+    scores: dict[str, float]
+    gain: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Motions and judge scores ``[N]`` of real, first and second model, for the same captions."""
+
+    motions: dict[str, MotionSet]
+    scores: dict[str, Tensor]
+
+    @property
+    def gains(self) -> Tensor:
+        """``[N]``: score of the second model minus that of the first."""
+        _, first, second = self.scores.values()
+        return second - first
+
+
+def choose(gains: Tensor, clips: list[str], count: int) -> list[Choice]:
+    """`count` of the largest, of the middle and of the smallest `gains` ``[N]``.
+
+    Raises UserError when that would show a caption twice.
+    """
+    total = len(clips)
+    if total < 3 * count:
+        raise UserError(f"--count {count} needs {3 * count} captions, the split has {total}")
+    order = sorted(range(total), key=lambda row: (-float(gains[row]), clips[row]))
+    middle = (total - count) // 2
+    places = {
+        "gain": range(count),
+        "median": range(middle, middle + count),
+        "loss": range(total - 1, total - 1 - count, -1),
+    }
+    return [
+        Choice(f"{kind}{number}", place + 1, order[place])
+        for kind, found in places.items()
+        for number, place in enumerate(found, start=1)
+    ]
+
+
+def judge_models(options: Options) -> tuple[Comparison, Skeleton]:
+    """Generate with both models and score; captions with a broken motion are left out, and said."""
+    data = open_dataset(options.dataset, options.split, options.data_dir, random_items=False)
+    judge = load_judge(options.judge_path, options, data.skeleton)
+    motions = {REAL: real_motions(data, options.batch_size)}
+    for name, path in zip(options.model_names(), options.model_path, strict=True):
+        model = load_model(path, options, data.skeleton)
+        motions[name] = generated_motions(model, motions[REAL], options, name)
+    finite = torch.stack([part.finite() for part in motions.values()]).all(dim=0)
+    if not finite.all():
+        print(f"warning: {int((~finite).sum())} captions left out: a motion holds NaN or infinity")
+    kept = {name: part.rows(finite.nonzero().squeeze(1)) for name, part in motions.items()}
+    found = {name: scores(judge, part) for name, part in kept.items()}
+    return Comparison(kept, found), data.skeleton
+
+
+def animate(path: Path, row: int, compared: Comparison, skeleton: Skeleton, fps: float) -> None:
+    """Real, first and second model side by side, each below its score and all below the caption.
+
+    Every n-th frame is drawn, n chosen so that about `fps` frames per second remain.
+    """
+    step = max(1, round(skeleton.fps / fps))
+    panels = []
+    for name, part in compared.motions.items():
+        motion = part.motions[row, : int(part.lengths[row])]
+        joints = features_to_joints(motion, skeleton).numpy()
+        panels.append(Panel(joints[::step], f"{name} {compared.scores[name][row]:.3f}"))
+    slower = replace(skeleton, fps=skeleton.fps / step)
+    caption = compared.motions[REAL].captions[row]
+    write_video(path, [panels], slower, title=caption, panel_size=PANEL_SIZE)
+
+
+def describe(choice: Choice, suffix: str, compared: Comparison) -> Example:
+    real, row = compared.motions[REAL], choice.row
+    return Example(
+        file=choice.name + suffix,
+        rank=choice.rank,
+        clip=real.names[row],
+        caption=real.captions[row],
+        scores={name: float(values[row]) for name, values in compared.scores.items()},
+        gain=float(compared.gains[row]),
+    )
+
+
+def format_examples(examples: list[Example], summary: str) -> str:
+    """A Markdown page: what all captions say, and a row per example."""
+    names = list(examples[0].scores)
+    header = ["animation", "rank", "caption", *names, "gain"]
+    lines = [summary, "", "| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    for example in examples:
+        caption = example.caption.replace("|", "\\|")
+        cells = [f"[{Path(example.file).stem}]({example.file})", str(example.rank), caption]
+        cells += [f"{example.scores[name]:.3f}" for name in names] + [f"{example.gain:+.3f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def summarize(compared: Comparison, options: Options) -> str:
+    """The gain over all captions, so that the chosen ones are not mistaken for the usual."""
+    first, second = options.model_names()
+    gains = compared.gains.numpy()
+    low, median, high = np.percentile(gains, [10, 50, 90])
+    return (
+        f"{options.dataset}, {options.split} split, {len(gains)} captions. Judge score of {second} "
+        f"minus that of {first}: mean {gains.mean():+.4f}, median {median:+.4f}, 10 % and 90 % "
+        f"quantiles {low:+.3f} and {high:+.3f}; {second} scores higher for "
+        f"{(gains > 0).mean():.0%}. By this gain, the first {options.count}, the middle "
+        f"{options.count} and the last {options.count}, ties by clip name:"
+    )
+
+
+def run(options: Options) -> str:
+    """Write animations and tables; returns the Markdown. Mistakes are told before models run."""
+    for path in options.model_path:
+        read_model_args(path)
+    suffix = video_suffix(options.video)
+    folder = prepare_output_dir(options.output_dir, options.overwrite, option="--output_dir")
+    compared, skeleton = judge_models(options)
+    choices = choose(compared.gains, compared.motions[REAL].names, options.count)
+    examples = [describe(choice, suffix, compared) for choice in choices]
+    for choice, example in zip(tqdm(choices, desc="animations"), examples, strict=True):
+        animate(folder / example.file, choice.row, compared, skeleton, options.video_fps)
+    page = format_examples(examples, summarize(compared, options))
+    write_text(folder / "examples.md", page)
+    content = {
+        "options": asdict(options),
+        "captions": len(compared.gains),
+        "mean_gain": float(compared.gains.mean()),
+        "share_of_gains": float((compared.gains > 0).float().mean()),
+        "examples": [asdict(example) for example in examples],
+        "provenance": provenance(),
+    }
+    write_json(folder / "examples.json", content)
+    return page
+
+
+@entry_point
+def main() -> None:
+    print(run(parse_options(Options, description=__doc__)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Which captions are shown follows from the scores alone, and what is shown is what was scored."""
+
+import numpy as np
+import pytest
+import torch
+
+from data_loaders.skeleton import KIT
+from eval import examples as script
+from eval.eval_tmr import MotionSet
+from eval.examples import REAL, Choice, Comparison, Options, choose, run
+from prepare import synthetic
+from tests.sample.checkpoints import write_tiny_checkpoint
+from tests.tmr.tiny import tiny_tmr
+from utils.errors import UserError
+from utils.files import read_json
+
+pytest.importorskip("PIL")
+
+
+def test_first_middle_and_last_of_the_ranking_are_chosen() -> None:
+    gains = torch.tensor([0.0, 0.4, -0.3, 0.1, -0.1, 0.2, -0.2])
+    chosen = choose(gains, list("abcdefg"), 2)
+    # From the largest: b f d a e g c. The middle two of seven are the third and the fourth.
+    assert chosen == [
+        Choice("gain1", 1, 1),
+        Choice("gain2", 2, 5),
+        Choice("median1", 3, 3),
+        Choice("median2", 4, 0),
+        Choice("loss1", 7, 2),
+        Choice("loss2", 6, 6),
+    ]
+    (median,) = [c for c in choose(gains, list("abcdefg"), 1) if c.name == "median1"]
+    assert gains[median.row] == gains.median()
+
+
+def test_ties_follow_the_name_of_the_clip_whatever_the_order_of_the_split() -> None:
+    clips = ["c", "a", "d", "b", "f", "e"]
+    gains = torch.zeros(6)
+    for order in (np.arange(6), np.random.default_rng(0).permutation(6)):
+        names = [clips[i] for i in order]
+        found = {c.name: names[c.row] for c in choose(gains, names, 2)}
+        assert list(found.values()) == ["a", "b", "c", "d", "f", "e"]
+
+
+def test_no_caption_is_shown_twice() -> None:
+    rows = [c.row for c in choose(torch.arange(9.0), list("abcdefghi"), 3)]
+    assert sorted(rows) == list(range(9))
+    with pytest.raises(UserError, match="needs 9 captions, the split has 8"):
+        choose(torch.arange(8.0), list("abcdefgh"), 3)
+
+
+def test_the_gain_is_the_second_models_score_minus_the_firsts() -> None:
+    scores = {REAL: torch.tensor([0.9]), "a": torch.tensor([0.25]), "b": torch.tensor([0.75])}
+    assert Comparison({}, scores).gains.tolist() == [0.5]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory):
+    root = tmp_path_factory.mktemp("examples")
+    synthetic.build(synthetic.Options(out=str(root / "data"), num_clips=20, captions_per_clip=1))
+    names = (root / "data" / "all.txt").read_text().splitlines()
+    (root / "data" / "val.txt").write_text("\n".join(names[:6]) + "\n")
+    tiny_tmr(features=263).save(root / "judge")
+    for name, seed in {"a": 1, "b": 1, "c": 2}.items():
+        write_tiny_checkpoint(root / name, seed)
+    return root
+
+
+def options(place, models: str, output, **changes) -> Options:
+    values = {
+        "model_path": [str(place / name / "model000000007.pt") for name in models],
+        "judge_path": str(place / "judge"),
+        "dataset": "tiny",
+        "data_dir": str(place / "data"),
+        "split": "val",
+        "device": "cpu",
+        "output_dir": str(output),
+        "count": 1,
+    }
+    return Options(**(values | changes))
+
+
+def test_tables_and_panels_hold_what_was_scored(place, tmp_path, monkeypatch) -> None:
+    videos = {}
+
+    def record(path, panels, skeleton, *, title, panel_size):
+        videos[path.name] = (panels[0], skeleton.fps, title)
+
+    monkeypatch.setattr(script, "write_video", record)
+    page = run(options(place, "ac", tmp_path / "out"))
+    report = read_json(tmp_path / "out" / "examples.json")
+    assert (tmp_path / "out" / "examples.md").read_text() == page
+    assert report["captions"] == 6
+    found = {example["file"]: example for example in report["examples"]}
+    assert list(found) == list(videos) == ["gain1.gif", "median1.gif", "loss1.gif"]
+    assert found["gain1.gif"]["gain"] >= found["median1.gif"]["gain"]
+    assert found["median1.gif"]["gain"] >= found["loss1.gif"]["gain"]
+    for file, example in found.items():
+        scores = example["scores"]
+        assert example["gain"] == pytest.approx(scores["c"] - scores["a"], abs=1e-6)
+        assert f"| {example['caption']} | {scores['real']:.3f} | {scores['a']:.3f} |" in page
+        panels, fps, title = videos[file]
+        assert title == example["caption"]
+        assert [p.caption for p in panels] == [f"{n} {scores[n]:.3f}" for n in ("real", "a", "c")]
+        features = np.load(place / "data" / "new_joint_vecs" / f"{example['clip']}.npy")
+        assert fps == 5, "every fourth frame"
+        assert {len(panel.joints) for panel in panels} == {len(features) // 4}
+        heights = features[: len(features) // 4 * 4 : 4, 3]
+        np.testing.assert_allclose(panels[0].joints[:, 0, 1], heights, atol=1e-4)
+
+
+def test_equal_models_gain_nothing_because_the_noise_is_the_same(place, tmp_path) -> None:
+    run(options(place, "ab", tmp_path / "out", video_fps=1.0))
+    report = read_json(tmp_path / "out" / "examples.json")
+    assert [example["gain"] for example in report["examples"]] == [0, 0, 0]
+    assert report["share_of_gains"] == 0
+    assert all((tmp_path / "out" / e["file"]).stat().st_size > 1000 for e in report["examples"])
+    with pytest.raises(UserError, match="already holds files"):
+        run(options(place, "ab", tmp_path / "out"))
+
+
+def test_a_caption_with_a_broken_motion_is_left_out(place, tmp_path, monkeypatch, capsys) -> None:
+    real_generated = script.generated_motions
+
+    def broken(generator, real: MotionSet, settings, name: str) -> MotionSet:
+        motions = real_generated(generator, real, settings, name)
+        if name == "c":
+            motions.motions[0, 3] = torch.nan
+        return motions
+
+    monkeypatch.setattr(script, "generated_motions", broken)
+    monkeypatch.setattr(script, "write_video", lambda *_, **__: None)
+    run(options(place, "ac", tmp_path / "out"))
+    assert read_json(tmp_path / "out" / "examples.json")["captions"] == 5
+    assert "1 captions left out" in capsys.readouterr().out
+
+
+def test_mistakes_are_named(place, tmp_path) -> None:
+    with pytest.raises(UserError, match="names 3 checkpoints; give two"):
+        options(place, "abc", tmp_path).validate()
+    with pytest.raises(UserError, match="different --names"):
+        options(place, "aa", tmp_path).validate()
+    with pytest.raises(UserError, match="different --names"):
+        options(place, "ab", tmp_path, names=["real", "b"]).validate()
+    write_tiny_checkpoint(place / "k", skeleton=KIT)
+    with pytest.raises(UserError, match="makes kit motions, not humanml"):
+        run(options(place, "ak", tmp_path / "out"))
