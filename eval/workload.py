@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -128,10 +128,19 @@ class Workload:
         """Take this generator on the fast path."""
         self.generator = generator
         self.task = PreferenceTask(self.options, generator, self.reward, self.data, self.data)
+        self.few_task = PreferenceTask(
+            replace(self.options, candidate_sampler="dpm_sde", candidate_steps=self.few_steps),
+            *(generator, self.reward, self.data, self.data),
+        )
         self.optimizers = [  # a rate that changes nothing
             torch.optim.AdamW(task.module.parameters(), lr=1e-9)
             for task in (self.task, self.plain_task)
         ]
+
+    @property
+    def few_steps(self) -> int:
+        """Solver steps that choose the worst candidate nearly as all steps do."""
+        return 2 * self.generator.diffusion.schedule.num_timesteps // 5
 
     def open(self) -> MotionDataset:
         return open_dataset("benchmark", "train", str(self.folder))
@@ -144,7 +153,7 @@ class Workload:
     def items(self) -> list[Item]:
         """In the order of the table."""
         steps, k = self.generator.diffusion.schedule.num_timesteps, self.sizes.candidates
-        rows = 2 * k  # both passes of guidance for every candidate
+        few, rows = self.few_steps, 2 * k  # both passes of guidance for every candidate
         full, padded = self.generator.skeleton.max_length, self.batch.motion.shape[1]
         forward, plain_forward = (rows * f for f in self._batch_flops(full))
         # 2 motions x (3 policy + 1 reference); errors are of the batch as it is padded
@@ -176,6 +185,11 @@ class Workload:
             Item(
                 *("SoPo step", lambda: self.sopo_step(task), lambda: self.sopo_step(plain)),
                 *(steps * forward + loss, steps * plain_forward + plain_loss, self.dtype),
+            ),
+            Item(
+                *(f"SoPo step, {few} solver steps", lambda: self.sopo_step(self.few_task)),
+                lambda: self.sopo_step(plain),
+                *(few * forward + loss, steps * plain_forward + plain_loss, self.dtype),
             ),
             Item(
                 f"generation of {count}",

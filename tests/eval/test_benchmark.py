@@ -141,7 +141,8 @@ def test_the_report_holds_every_item_beside_its_plain_path(folder: Path, capsys)
     rows = {row["name"]: row for row in content["rows"]}
     assert list(rows) == [
         *("start-up, cold", "start-up, warm", "text encoding", "denoiser, guided", "rollout"),
-        *("reward", "loss step", "SoPo step", "generation of 32", "evaluation of 32"),
+        *("reward", "loss step", "SoPo step", "SoPo step, 2 solver steps"),
+        *("generation of 32", "evaluation of 32"),
     ]
     assert all(row["plain"] for name, row in rows.items() if name != "start-up, cold")
     assert 0 < rows["SoPo step"]["fast"]["share"] < 1
