@@ -324,7 +324,7 @@ def draw_figure(points: dict[str, Tensor], path: Path) -> None:
 def main() -> None:
     options = parse_options(Options, description=__doc__)
     if find_spec("matplotlib") is None:
-        raise UserError("the figure needs matplotlib; install it with: pip install matplotlib")
+        raise UserError("the figure needs matplotlib; install it with: pip install '.[vis]'")
     folder = prepare_output_dir(options.save_dir, options.overwrite)
     rows: dict[str, list[Figures]] = {}
     progress = tqdm(total=options.num_seeds * len(options.methods), desc="toy example")
