@@ -16,7 +16,7 @@ from tmr.reward import Reward
 from train.preference.losses import worst_candidate
 from utils.seeding import torch_generator
 
-STEPS = (20, 10, 5)
+STEPS = (30, 20, 10, 5)
 
 
 @dataclass(frozen=True)
