@@ -347,7 +347,7 @@ def seeds_row(name: str, contents: Sequence[dict[str, Any]]) -> Row:
     cells = {}
     for label in rows[0].cells:
         means = [row.cells[label].mean for row in rows]
-        cells[label] = Cell(*mean_and_interval(means), tuple(means))
+        cells[label] = Cell(*mean_and_interval(means))  # seeds pair with no replications
     return Row(name, cells)
 
 

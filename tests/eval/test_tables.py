@@ -55,6 +55,15 @@ def write_results(
     return str(path)
 
 
+def replace_values(path: str, count: int) -> str:
+    """Keep `count` replications of a results file."""
+    content = read_json(path)
+    for figures in content["results"].values():
+        figures["values"] = figures["values"][:count]
+    write_json(path, content)
+    return path
+
+
 def quality(reward: float, recall: float, facts: float) -> dict:
     return {"generated": {"reward": reward, "recall": {"R03": recall}, "facts": facts}}
 
@@ -197,5 +206,7 @@ def test_seeds_of_one_name_are_one_row_with_the_interval_over_them(tmp_path: Pat
     assert len(lines) == 1
     assert lines[0].split(" | ")[1] == f"{np.mean(means):.3f} ± {half:.3f}"
     assert "The training reward rises (0.600 to 0.650)" in table
+    few = [replace_values(path, 3) for path in (base, *seeds)]  # as many replications as seeds
+    assert "\\*" not in compare(Options(compare=few, names=["base", "sopo", "sopo", "sopo"]))
     with pytest.raises(UserError, match="the same name only for seeds"):
         compare(Options(compare=[base, base]))
