@@ -1,7 +1,7 @@
 """Safeguards against losers that win: what keeps the unpreferred term from harming the policy.
 
 Raising the error of a generated motion also raises that of motions that resemble it, and nothing in
-Eq. 17 bounds it. docs/results.md has the evidence for each option.
+Eq. 17 bounds it. docs/results.md says what each option did; `tau_anchored` has not been measured.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class SafeguardOptions:
         maximum=1,
     )
     loser_weight: float = option(1.0, "factor of beta in the unpreferred term", minimum=0)
-    omega: str = option("constant", "omega_t of the margin, with mean 1", choices=OMEGAS)
+    omega: str = option("constant", "omega_t of the margin, about 1 on average", choices=OMEGAS)
     tau_anchored: bool = option(
         False, "--tau_quantile of the base model's rewards, measured once, not of recent ones"
     )
