@@ -19,10 +19,8 @@ from torch import Tensor
 from data_loaders.captions import swap_left_right
 from data_loaders.humanml import MotionDataset, open_dataset
 from eval import eval_tmr
-from eval.eval_tmr import MotionSet
-from model.checkpoints import load_generator, read_model_args
-from model.generator import SAMPLERS
-from tmr.model import TMR
+from eval.eval_tmr import MotionSet, SampledOptions
+from model.checkpoints import read_model_args
 from tmr.reward import Reward, TMRReward
 from train.loop import pick_device
 from utils.errors import UserError, entry_point
@@ -32,28 +30,15 @@ from utils.provenance import provenance
 
 
 @dataclass
-class Options:
-    reward_path: str = option("", "run folder of a TMR", required=True)
+class Options(SampledOptions):
     model_path: list[str] = option([], "checkpoints of generators; none = real motions only")
     names: list[str] = option([], "their names in the table; none = the files' paths")
-    dataset: str = option("humanml", "humanml, kit, or the name of a folder in dataset/")
-    data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
-    text_encoder_path: str = option("", "local folder of CLIP or DistilBERT, for the generators")
+    reward_path: str = option("", "run folder of a TMR", required=True)
     reward_text_encoder_path: str = option("", "local folder of DistilBERT, for the TMR")
-    split: str = option("val", "val while developing, test for the final table")
-    sampler: str = option("ancestral", "of the motions", choices=SAMPLERS)
-    sample_steps: int = option(0, "denoising steps; 0 = all", minimum=0)
-    guidance_param: float = option(2.5, "guidance scale", minimum=0)
-    batch_size: int = option(64, "motions generated at once", minimum=1)
-    seed: int = option(10, "seed of the noise")
-    device: str = option("auto", "auto, cpu, cuda, or a CUDA index")
     output: str = option("", "JSON file for the figures; none = print only")
 
     def validate(self) -> None:
-        if self.names and len(self.names) != len(self.model_path):
-            raise UserError(
-                f"--names holds {len(self.names)} names for {len(self.model_path)} checkpoints"
-            )
+        super().validate()
         if len(set(self.names)) < len(self.names):
             raise UserError(f"--names holds one name twice: {', '.join(self.names)}")
 
@@ -117,18 +102,16 @@ def format_rows(rows: dict[str, SpatialFigures]) -> str:
 
 def evaluate(options: Options) -> dict[str, SpatialFigures]:
     """The figures of real motions and of every generator."""
-    device = pick_device(options.device)
     for path in options.model_path:
         read_model_args(path)
     data = open_dataset(options.dataset, options.split, options.data_dir, random_items=False)
-    reward = TMRReward(TMR.load(options.reward_path, device, options.reward_text_encoder_path))
-    reward.check_skeleton(data.skeleton)
+    device = pick_device(options.device)
+    text_encoder = options.reward_text_encoder_path
+    reward = TMRReward.load(options.reward_path, device, text_encoder, data.skeleton)
     real = sided(eval_tmr.real_motions(data, options.batch_size))
     rows = {"real": measure(reward, real, data)}
     for name, path in zip(options.names or options.model_path, options.model_path, strict=True):
-        generator = load_generator(
-            path, device, data_dir=options.data_dir, text_encoder_path=options.text_encoder_path
-        )
+        generator = eval_tmr.load_model(path, options, data.skeleton)
         motions = eval_tmr.generated_motions(generator, real, options, name)
         rows[name] = measure(reward, motions, data)
     return rows

@@ -31,7 +31,6 @@ from data_loaders.skeleton import Skeleton
 from eval.metrics import fid, foot_skating
 from model.checkpoints import load_generator, read_model_args
 from model.generator import SAMPLERS, MDMGenerator, MotionGenerator, SamplerOptions
-from tmr.model import TMR
 from tmr.retrieval import retrieval_in_pools
 from tmr.reward import TMRReward
 from train.loop import pick_device
@@ -141,9 +140,7 @@ def real_motions(data: MotionDataset, batch_size: int) -> MotionSet:
 def load_judge(path: str, options: JudgedOptions, skeleton: Skeleton) -> TMRReward:
     """The TMR in the run folder `path`. Raises UserError when it reads another skeleton."""
     device = pick_device(options.device)
-    judge = TMRReward(TMR.load(path, device, options.reward_text_encoder_path))
-    judge.check_skeleton(skeleton)
-    return judge
+    return TMRReward.load(path, device, options.reward_text_encoder_path, skeleton)
 
 
 def load_model(path: str, options: SampledOptions, skeleton: Skeleton) -> MDMGenerator:

@@ -16,7 +16,6 @@ from data_loaders.skeleton import Skeleton
 from eval import eval_tmr
 from eval.eval_tmr import MotionSet
 from model.generator import MotionGenerator
-from tmr.model import TMR
 from tmr.retrieval import retrieval_metrics, similarity_matrix
 from tmr.reward import TMRReward
 
@@ -58,11 +57,9 @@ class Judges:
     ) -> "Judges":
         """Raises UserError when a model is missing or reads another skeleton."""
         models = [
-            TMRReward(TMR.load(path, device, text_encoder_path)) if path else None
+            TMRReward.load(path, device, text_encoder_path, skeleton) if path else None
             for path in (judge_path, reward_path)
         ]
-        for model in filter(None, models):
-            model.check_skeleton(skeleton)
         return Judges(*models)
 
     def measure(self, motions: MotionSet, data: MotionDataset) -> Quality:

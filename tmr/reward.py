@@ -1,5 +1,6 @@
 """Rewards: a frozen judge of how well a motion fits a caption."""
 
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -36,6 +37,15 @@ class TMRReward:
     def __init__(self, model: TMR) -> None:
         self.model = model.eval().requires_grad_(False)
         self._texts: dict[str, Tensor] = {}
+
+    @staticmethod
+    def load(
+        run_dir: str | Path, device: torch.device, text_encoder_path: str, skeleton: Skeleton
+    ) -> "TMRReward":
+        """The TMR in `run_dir`. Raises UserError when it is missing or reads another skeleton."""
+        reward = TMRReward(TMR.load(run_dir, device, text_encoder_path))
+        reward.check_skeleton(skeleton)
+        return reward
 
     @torch.no_grad()
     def score(self, motions: Tensor, lengths: Tensor, captions: list[str]) -> Tensor:

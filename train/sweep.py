@@ -57,7 +57,7 @@ Values = dict[str, Any]
 
 # What pairs and evaluations take from the common options of the runs.
 FILES = (
-    *("dataset", "data_dir", "text_encoder_path"),
+    *("dataset", "data_dir", "text_encoder_path", "reward_text_encoder_path"),
     *("reward_path", "evaluator_dir", "glove_dir", "device"),
 )
 CANDIDATES = (

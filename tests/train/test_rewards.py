@@ -1,5 +1,6 @@
 """The evaluators as a reward, and weighted sums of rewards."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.tmr.tiny import tiny_tmr
 from tmr.reward import TMRReward, motion_similarity
 from train.preference.rewards import EvaluatorReward, RewardOptions, WeightedReward, load_reward
 from utils.errors import UserError
+from utils.files import read_json, write_json
 
 CPU = torch.device("cpu")
 LENGTHS = torch.tensor([40, 24, 8])
@@ -118,6 +120,18 @@ def test_the_options_choose_the_reward(place: Path) -> None:
     torch.testing.assert_close(scores[2], 0.25 * scores[0] + 0.75 * scores[1])  # TMR comes first
     caption = data.entries[0].captions[0]
     assert guo.tokens[caption.text] == caption.tokens
+
+
+def test_the_reward_reads_distilbert_from_the_named_folder(place: Path, tmp_path: Path) -> None:
+    data = open_dataset("humanml", "train", str(place / "data"))
+    folder = shutil.copytree(place / "tmr", tmp_path / "tmr")
+    config = read_json(folder / "config.json")
+    config["data"]["text_to_token_emb"]["modelname"] = "distilbert-base-uncased"
+    write_json(folder / "config.json", config)
+    options = options_of(place, reward_path=[str(folder)])
+    options.reward_text_encoder_path = str(tmp_path / "no_distilbert")
+    with pytest.raises(UserError, match="no_distilbert"):
+        load_reward(options, CPU, data)
 
 
 def test_what_does_not_fit_is_told(place: Path, evaluator: EvaluatorReward) -> None:

@@ -297,5 +297,7 @@ def test_the_sweeps_of_the_project_are_valid(path: Path, monkeypatch) -> None:
     if "table" in path.stem:
         assert all(row == method for row, method in methods.items())
         assert set(methods) < set(METHODS)
-    budgets = {(o.num_steps, o.batch_size, o.lr, o.model_path) for o in made.run_options}
-    assert len(budgets) == 1, "rows are compared after the same work from the same base"
+    assert len({o.model_path for o in made.run_options}) == 1
+    if "settings" not in path.stem:
+        budgets = {(o.num_steps, o.batch_size, o.lr) for o in made.run_options}
+        assert len(budgets) == 1, "methods are compared after the same work"

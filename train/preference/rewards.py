@@ -34,6 +34,9 @@ class RewardOptions:
     reward_path: list[str] = option(
         ["models/tmr_humanml3d_guoh3dfeats"], "run folders of the TMR reward models"
     )
+    reward_text_encoder_path: str = option(
+        "", "local folder of DistilBERT, for the TMR models; none = the hub's"
+    )
     reward_weights: list[float] = option(
         [], "their weights, the TMR models' first; none = equal", minimum=0
     )
@@ -132,7 +135,8 @@ def load_reward(
     folder = splits[0].folder
     rewards: list[CheckedReward] = []
     if "tmr" in options.reward:
-        rewards += [TMRReward(TMR.load(path, device)) for path in options.reward_path]
+        text_encoder = options.reward_text_encoder_path
+        rewards += [TMRReward(TMR.load(path, device, text_encoder)) for path in options.reward_path]
     if "evaluator" in options.reward:
         files = EvaluatorFiles.find(
             folder.name, folder.path, options.evaluator_dir, options.glove_dir
