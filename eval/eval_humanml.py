@@ -48,6 +48,7 @@ from eval.protocol import (
 from eval.split_embeddings import SplitEmbeddings
 from eval.tables import STYLES, Setting, format_table, rows_of
 from model.checkpoints import load_generator, read_model_args, step_of
+from model.compiled import COMPILE_HELP
 from model.generator import SAMPLERS, MotionGenerator, SamplerOptions
 from train.loop import pick_device
 from utils.errors import UserError, entry_point
@@ -84,9 +85,7 @@ class Options:
     diversity_pairs: int = option(0, "pairs of Diversity; 0 = the mode's", minimum=0)
     device: str = option("auto", "auto, cpu, cuda, or a CUDA index")
     precision: str = option("fp32", "of the generator", choices=("fp32", "bf16"))
-    compile: bool = option(
-        False, "torch.compile of the denoiser for sampling, on a GPU; falls back with a warning"
-    )
+    compile: bool = option(False, COMPILE_HELP)
     output_dir: str = option("", "folder for log and tables; none = beside the checkpoint")
     overwrite: bool = option(False, "replace the log of an earlier evaluation")
     resume: bool = option(False, "go on after the last finished replication")

@@ -30,6 +30,7 @@ from data_loaders.humanml import MotionDataset, make_loader, open_dataset
 from data_loaders.skeleton import Skeleton
 from eval.metrics import fid, foot_skating
 from model.checkpoints import load_generator, read_model_args
+from model.compiled import COMPILE_HELP
 from model.generator import SAMPLERS, MDMGenerator, MotionGenerator, SamplerOptions
 from tmr.retrieval import retrieval_in_pools
 from tmr.reward import TMRReward
@@ -57,9 +58,7 @@ class SampledOptions:
     seed: int = option(10, "seed of noise and pools")
     device: str = option("auto", "auto, cpu, cuda, or a CUDA index")
     precision: str = option("fp32", "of the generator", choices=("fp32", "bf16"))
-    compile: bool = option(
-        False, "torch.compile of the denoiser for sampling, on a GPU; falls back with a warning"
-    )
+    compile: bool = option(False, COMPILE_HELP)
 
     def validate(self) -> None:
         if self.names and len(self.names) != len(self.model_path):

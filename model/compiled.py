@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+COMPILE_HELP = "torch.compile of the denoiser for sampling, on a GPU; falls back with a warning"
+
 
 class CompiledNetwork(nn.Module):
     """A network through `torch.compile`, sharing its weights.

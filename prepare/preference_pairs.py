@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from data_loaders.humanml import Draw, Entry, MotionDataset, collate, open_dataset, unit_length
 from model.checkpoints import load_generator, read_model_args
+from model.compiled import COMPILE_HELP
 from model.generator import SAMPLERS, SamplerOptions
 from train.loop import pick_device
 from train.preference.fixed_pairs import PairIndex, PairKey, PairStore, shard_path, write_shard
@@ -46,11 +47,13 @@ class Options(RewardOptions):
     seed: int = option(10, "seed of every random draw", minimum=0)
     device: str = option("auto", "auto, cpu, cuda, or a CUDA index")
     precision: str = option("fp32", "of the generator", choices=("fp32", "bf16"))
+    compile: bool = option(False, COMPILE_HELP)
     resume: bool = option(False, "go on with the folder of the same options")
     overwrite: bool = option(False, "replace pairs that are in the folder")
 
 
-NO_CONTENT = ("out", "device", "resume", "overwrite")  # options that do not change the pairs
+# Options that do not change the pairs
+NO_CONTENT = ("out", "device", "compile", "resume", "overwrite")
 
 
 def plan(data: MotionDataset, options: Options) -> PairIndex:
@@ -130,6 +133,7 @@ def main() -> None:
         data_dir=options.data_dir,
         text_encoder_path=options.text_encoder_path,
         autocast=torch.bfloat16 if options.precision == "bf16" else None,
+        compiled=options.compile,
     )
     if policy.stats.feature_dim != data.stats.feature_dim:
         raise UserError(

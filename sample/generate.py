@@ -24,6 +24,7 @@ from data_loaders.humanml import open_dataset
 from data_loaders.skeleton import HUMANML, SKELETONS, Skeleton
 from diffusion.samplers import Denoiser
 from model.checkpoints import load_generator, read_model_args, step_of
+from model.compiled import COMPILE_HELP
 from model.generator import SAMPLERS, MDMGenerator, SamplerOptions
 from sample.results import Results, save_results
 from sample.video import FORMATS, Panel, video_suffix, write_video
@@ -52,9 +53,7 @@ class SamplingOptions:
     device: str = option("auto", "auto, cpu, cuda, or a CUDA index")
     cuda: bool = option(True, "false forces the CPU")
     precision: str = option("fp32", "number type of the network", choices=("fp32", "bf16"))
-    compile: bool = option(
-        False, "torch.compile of the denoiser for sampling, on a GPU; falls back with a warning"
-    )
+    compile: bool = option(False, COMPILE_HELP)
     data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
     text_encoder_path: str = option("", "local folder of CLIP or DistilBERT")
     output_dir: str = option("", "folder to write to; none = a folder beside the checkpoint")

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from data_loaders.humanml import MotionBatch, MotionDataset
 from model.checkpoints import load_generator, save_checkpoint
+from model.compiled import COMPILE_HELP
 from model.generator import SAMPLERS, MotionGenerator, SamplerOptions
 from tmr.reward import Reward
 from train.data import (
@@ -77,9 +78,7 @@ class Options(RewardOptions, InspectionOptions, SafeguardOptions):
     candidate_sampler: str = option("ancestral", "of the candidates", choices=SAMPLERS)
     candidate_steps: int = option(0, "denoising steps per candidate; 0 = all of them", minimum=0)
     guidance_param: float = option(2.5, "guidance scale of the candidates; 1 = none", minimum=0)
-    compile: bool = option(
-        False, "torch.compile of the denoiser for sampling, on a GPU; falls back with a warning"
-    )
+    compile: bool = option(False, COMPILE_HELP)
     probe_batches: int = option(4, "batches that measure tau on the base model", minimum=1)
     val_motions: int = option(128, "val captions generated per validation", minimum=8)
     lr: float = option(1e-5, "peak learning rate", minimum=0)
