@@ -15,9 +15,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from data_loaders.humanml import open_dataset
-from eval.eval_tmr import MotionSet, SampledOptions, generated_motions, load_model, real_motions
-from model.checkpoints import read_model_args
+from eval.eval_tmr import (
+    MotionSet,
+    SampledOptions,
+    generated_motions,
+    load_model,
+    open_split,
+    real_motions,
+)
 from model.generator import MDMGenerator
 from utils.errors import entry_point
 from utils.files import write_json
@@ -85,9 +90,7 @@ def format_table(errors: dict[str, dict[str, list[float]]]) -> str:
 @entry_point
 def main() -> None:
     options = parse_options(Options, description=__doc__)
-    for path in options.model_path:
-        read_model_args(path)
-    data = open_dataset(options.dataset, options.split, options.data_dir, random_items=False)
+    data = open_split(options)
     real = real_motions(data, options.batch_size)
     base = load_model(options.model_path[0], options, data.skeleton)
     kinds = {"clips": real, "generated": generated_motions(base, real, options, "base")}

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 
 from data_loaders.captions import swap_left_right
-from data_loaders.humanml import MotionDataset, open_dataset
+from data_loaders.humanml import MotionDataset
 from eval import eval_tmr
 from eval.eval_tmr import MotionSet, SampledOptions
-from model.checkpoints import read_model_args
 from tmr.reward import Reward, TMRReward
 from train.loop import pick_device
 from utils.errors import UserError, entry_point
@@ -102,9 +101,7 @@ def format_rows(rows: dict[str, SpatialFigures]) -> str:
 
 def evaluate(options: Options) -> dict[str, SpatialFigures]:
     """The figures of real motions and of every generator."""
-    for path in options.model_path:
-        read_model_args(path)
-    data = open_dataset(options.dataset, options.split, options.data_dir, random_items=False)
+    data = eval_tmr.open_split(options)
     device = pick_device(options.device)
     text_encoder = options.reward_text_encoder_path
     reward = TMRReward.load(options.reward_path, device, text_encoder, data.skeleton)

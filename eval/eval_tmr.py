@@ -125,6 +125,13 @@ class Figures:
     invalid_motions: int
 
 
+def open_split(options: SampledOptions) -> MotionDataset:
+    """The split, item by item, once every checkpoint has been found. Raises UserError."""
+    for path in options.model_path:
+        read_model_args(path)
+    return open_dataset(options.dataset, options.split, options.data_dir, random_items=False)
+
+
 def real_motions(data: MotionDataset, batch_size: int) -> MotionSet:
     """Every clip once, with its first caption and uncropped, in order."""
     motions, lengths, captions, names = [], [], [], []
@@ -294,9 +301,7 @@ def format_table(rows: dict[str, list[Figures]]) -> str:
 @entry_point
 def main() -> None:
     options = parse_options(Options, description=__doc__)
-    for path in options.model_path:
-        read_model_args(path)
-    data = open_dataset(options.dataset, options.split, options.data_dir, random_items=False)
+    data = open_split(options)
     reward = load_judge(options.reward_path, options, data.skeleton)
     judge = load_judge(options.judge_path, options, data.skeleton)
     real = real_motions(data, options.batch_size)

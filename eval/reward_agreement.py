@@ -18,7 +18,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from data_loaders.humanml import MotionDataset, open_dataset
+from data_loaders.humanml import MotionDataset
 from eval.eval_tmr import (
     JudgedOptions,
     MotionSet,
@@ -26,10 +26,10 @@ from eval.eval_tmr import (
     load_judge,
     load_model,
     measure_joints,
+    open_split,
     real_motions,
     scores,
 )
-from model.checkpoints import read_model_args
 from model.generator import MotionGenerator
 from tmr.reward import TMRReward
 from utils.errors import UserError, entry_point
@@ -151,9 +151,7 @@ def format_table(rows: dict[str, Quality]) -> str:
 @entry_point
 def main() -> None:
     options = parse_options(Options, description=__doc__)
-    for path in options.model_path:
-        read_model_args(path)
-    data = open_dataset(options.dataset, options.split, options.data_dir, random_items=False)
+    data = open_split(options)
     reward = load_judge(options.reward_path, options, data.skeleton)
     judge = load_judge(options.judge_path, options, data.skeleton)
     real = real_motions(data, options.batch_size)
