@@ -1,7 +1,7 @@
 """Safeguards against losers that win: what keeps the unpreferred term from harming the policy.
 
 Raising the error of a generated motion also raises that of motions that resemble it, and nothing in
-Eq. 17 bounds it. docs/results.md says what each option did; `tau_anchored` has not been measured.
+Eq. 17 bounds it. docs/results.md says what each option did.
 """
 
 from dataclasses import dataclass
