@@ -4,10 +4,10 @@
         --judge_path save/judge --model_path save/base/model000004000.pt --num_candidates 4
 
 Every model generates K motions for the first caption of each clip. The table compares the clips
-with the motions that the training reward ranks best and worst, and with those of the worst that
-pass a gate at a quantile, as SoPo's unpreferred motions do: by a second TMR, by the facts that the
-captions state and by foot skating. Where the rows do not differ, preferences by this reward teach
-nothing; where the clips do not differ from the best, the model leaves no room.
+with the motions that the training reward ranks best and worst, and the worst that pass a gate at a
+quantile, as SoPo's unpreferred motions do, with the clips of their captions: by a second TMR, by
+the facts that the captions state and by foot skating. Where the rows do not differ, preferences by
+this reward teach nothing; where the clips do not differ from the best, the model leaves no room.
 """
 
 from collections.abc import Sequence
@@ -115,6 +115,7 @@ def agreement(rewards: Tensor, judged: Tensor) -> Agreement:
 
 
 def compare(
+    real: MotionSet,
     drawn: Sequence[MotionSet],
     data: MotionDataset,
     reward: TMRReward,
@@ -127,12 +128,13 @@ def compare(
     worst, lowest = rewards.argmin(dim=0), rewards.amin(dim=0)
     k = len(drawn)
     losers = choose(drawn, worst)
-    passing = losers.rows((lowest <= lowest.quantile(quantile)).nonzero().squeeze(1))
+    passing = (lowest <= lowest.quantile(quantile)).nonzero().squeeze(1)
     sets = {
         f"best of {k}": choose(drawn, rewards.argmax(dim=0)),
         "first": drawn[0],
         f"worst of {k}": losers,
-        f"worst of {k}, lowest {quantile:.0%}": passing,
+        f"worst of {k}, lowest {quantile:.0%}": losers.rows(passing),
+        "clips of those": real.rows(passing),  # what passes may only have harder captions
     }
     rows = {name: measure(motions, data, reward, judge) for name, motions in sets.items()}
     return rows, agreement(rewards, judged)
@@ -159,7 +161,7 @@ def main() -> None:
     agreements: dict[str, Agreement] = {}
     for name, path in zip(options.model_names(), options.model_path, strict=True):
         drawn = candidates(load_model(path, options, data.skeleton), real, options, name)
-        found, agreements[name] = compare(drawn, data, reward, judge, options.tau_quantile)
+        found, agreements[name] = compare(real, drawn, data, reward, judge, options.tau_quantile)
         rows |= {f"{name}: {kind}": row for kind, row in found.items()}
     print(f"{options.dataset}, {options.split} split, {len(real.captions)} captions")
     print(format_table(rows))

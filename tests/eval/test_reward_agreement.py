@@ -51,18 +51,21 @@ def test_the_rows_hold_what_the_reward_ranks(data: MotionDataset) -> None:
     real = real_motions(data, 4)
     factors = torch.tensor([[1.0, 0.5, 2.0, 1.0, 1.0, 1.0], [0.5, 1.0, 1.0, 2.0, 0.9, 3.0]])
     drawn = [scaled(real, row) for row in factors]
-    rows, found = compare(drawn, data, Scale(), Scale(), quantile=0.5)
-    best, first, worst, gated = rows.values()
-    assert list(rows) == ["best of 2", "first", "worst of 2", "worst of 2, lowest 50%"]
+    rows, found = compare(real, drawn, data, Scale(), Scale(), quantile=0.5)
+    best, first, worst, gated, clips = rows.values()
+    assert list(rows)[:4] == ["best of 2", "first", "worst of 2", "worst of 2, lowest 50%"]
     scores = torch.stack([Scale().score(m.motions, m.lengths, m.captions) for m in drawn])
     assert best.reward == pytest.approx(float(scores.amax(0).mean()), rel=1e-5)
     assert worst.reward == pytest.approx(float(scores.amin(0).mean()), rel=1e-5)
     assert first.reward == pytest.approx(float(scores[0].mean()), rel=1e-5)
-    lowest = scores.amin(0).sort().values[:3]
-    assert (gated.motions, worst.motions) == (3, 6)
+    lowest, passing = scores.amin(0).sort()
+    lowest, passing = lowest[:3], passing[:3]
+    assert (gated.motions, worst.motions, clips.motions) == (3, 6, 3)
+    own = Scale().score(real.motions, real.lengths, real.captions)[passing]
+    assert clips.reward == pytest.approx(float(own.mean()), rel=1e-5)
     assert gated.reward == pytest.approx(float(lowest.mean()), rel=1e-5)
     assert (found.same_worst, found.rank_correlation) == (1, pytest.approx(1))
-    assert compare(drawn, data, Scale(), Scale(-1.0), 0.5)[1].same_worst == 0
+    assert compare(real, drawn, data, Scale(), Scale(-1.0), 0.5)[1].same_worst == 0
 
 
 def test_every_caption_keeps_its_own_motion(data: MotionDataset) -> None:
@@ -89,7 +92,8 @@ def test_the_script_writes_what_it_prints(place, tmp_path, monkeypatch, capsys) 
     script.main()
     report, printed = read_json(tmp_path / "o.json"), capsys.readouterr().out
     kinds = ("best of 2", "first", "worst of 2", "worst of 2, lowest 25%")
-    assert set(report["rows"]) == {"clips", *(f"base: {kind}" for kind in kinds)}
+    names = {"clips", "base: clips of those", *(f"base: {kind}" for kind in kinds)}
+    assert set(report["rows"]) == names
     assert report["rows"]["clips"]["facts"] == 1
     for name, row in report["rows"].items():
         assert (
