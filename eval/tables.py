@@ -353,27 +353,28 @@ def seeds_row(name: str, contents: Sequence[dict[str, Any]]) -> Row:
 
 def hacking_notes(contents: dict[str, Sequence[dict[str, Any]]]) -> list[str]:
     """A warning for every row whose training reward rises above the first row's while figures that
-    the training never saw get worse. Rows without a reward are passed over."""
-    found = {name: _judgements(of_seeds) for name, of_seeds in contents.items()}
-    (_, base), *others = found.items()
+    the training never saw get worse, both by more than the intervals over seeds (any difference,
+    where both have one seed). Rows without a reward are passed over."""
+    (_, base), *others = ((name, _judgements(of_seeds)) for name, of_seeds in contents.items())
     notes = []
-    for name, figures in others:
-        if not {"reward"} <= base.keys() & figures.keys() or figures["reward"] <= base["reward"]:
-            continue
-        worse = [k for k in figures if k != "reward" and k in base and figures[k] < base[k]]
-        if worse:
+    for name, row in others:
+        shared = [key for key in row if key in base]
+        change = {key: row[key][0] - base[key][0] for key in shared}
+        clear = [key for key in shared if abs(change[key]) > row[key][1] + base[key][1]]
+        worse = [key for key in clear if key != "reward" and change[key] < 0]
+        if worse and "reward" in clear and change["reward"] > 0:
             notes.append(
                 f"warning: {name}: reward hacking? The training reward rises ("
-                f"{base['reward']:.3f} to {figures['reward']:.3f}), but worse: {', '.join(worse)}"
+                f"{base['reward'][0]:.3f} to {row['reward'][0]:.3f}), but worse: {', '.join(worse)}"
             )
     return notes
 
 
-def _judgements(contents: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """The reward, and what it should not buy, means over seeds; higher is better throughout."""
+def _judgements(contents: Sequence[dict[str, Any]]) -> dict[str, tuple[float, float]]:
+    """The reward and what it should not buy, higher is better: mean, half interval over seeds."""
     found = [_judgement(content) for content in contents]
     shared = set.intersection(*(set(figures) for figures in found))
-    return {key: float(np.mean([f[key] for f in found])) for key in found[0] if key in shared}
+    return {key: mean_and_interval([f[key] for f in found]) for key in found[0] if key in shared}
 
 
 def _judgement(content: dict[str, Any]) -> dict[str, float]:

@@ -192,6 +192,24 @@ def test_a_reward_that_rises_alone_is_flagged(tmp_path: Path) -> None:
     assert "warning: honest" not in table
 
 
+def test_what_the_seeds_do_not_show_is_not_flagged(tmp_path: Path) -> None:
+    base = write_results(tmp_path, "base", quality=quality(0.60, 30.0, 0.8))
+
+    def tuned(rewards: tuple[float, ...], recalls: tuple[float, ...]) -> str:
+        pairs = zip(rewards, recalls, strict=True)
+        seeds = [
+            write_results(tmp_path, f"seed{i}", quality=quality(reward, recall, 0.8))
+            for i, (reward, recall) in enumerate(pairs)
+        ]
+        names = ["base", *["sopo"] * len(seeds)]
+        return compare(Options(compare=[base, *seeds], names=names))
+
+    clear = "warning: sopo: reward hacking? The training reward rises (0.600 to 0.650)"
+    assert clear in tuned((0.64, 0.65, 0.66), (24.0, 25.0, 26.0))
+    assert "reward hacking" not in tuned((0.64, 0.65, 0.66), (20.0, 25.0, 35.0))
+    assert "reward hacking" not in tuned((0.55, 0.65, 0.75), (24.0, 25.0, 26.0))
+
+
 def test_seeds_of_one_name_are_one_row_with_the_interval_over_them(tmp_path: Path) -> None:
     base = write_results(tmp_path, "base", 0.5, quality=quality(0.6, 30.0, 0.8))
     r_precisions, rewards = (0.40, 0.42, 0.47), (0.55, 0.65, 0.75)
@@ -205,7 +223,7 @@ def test_seeds_of_one_name_are_one_row_with_the_interval_over_them(tmp_path: Pat
     half = 4.302653 * np.std(r_precisions, ddof=1) / np.sqrt(3)
     assert len(lines) == 1
     assert lines[0].split(" | ")[1] == f"{np.mean(means):.3f} ± {half:.3f}"
-    assert "The training reward rises (0.600 to 0.650)" in table
+    assert "reward hacking" not in table, "within the interval over the seeds"
     few = [replace_values(path, 3) for path in (base, *seeds)]  # as many replications as seeds
     assert "\\*" not in compare(Options(compare=few, names=["base", "sopo", "sopo", "sopo"]))
     with pytest.raises(UserError, match="the same name only for seeds"):
