@@ -67,7 +67,8 @@ def fid(real: np.ndarray, generated: np.ndarray, allow_singular: bool = False) -
     root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
     cross = np.sqrt(np.linalg.eigvalsh(root @ cov2 @ root).clip(min=0)).sum()
     shift = np.square(mean1 - mean2).sum()
-    return float(shift + np.trace(cov1) + np.trace(cov2) - 2 * cross)
+    distance = shift + np.trace(cov1) + np.trace(cov2) - 2 * cross
+    return max(0.0, float(distance))  # rounding alone takes that of equal sets below zero
 
 
 def diversity(

@@ -36,6 +36,8 @@ def test_fid_of_identical_sets_is_0_and_of_shifted_ones_the_squared_shift(rng) -
     assert fid(x, x) == pytest.approx(0, abs=1e-9)
     assert fid(x, x[::-1]) == pytest.approx(0, abs=1e-9)
     assert fid(x, x + 0.5) == pytest.approx(16 * 0.25)
+    sets = [1e3 * rng.standard_normal((300, 16)) for _ in range(20)]
+    assert min(fid(y, y[::-1]) for y in sets) >= 0, "no negative distance from rounding"
 
 
 def test_fid_of_gaussians_with_commuting_covariances(rng) -> None:
