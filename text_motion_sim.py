@@ -22,8 +22,8 @@ from torch import Tensor
 from data_loaders.humanml import MotionBatch, MotionDataset, make_loader, open_dataset
 from prepare.synthetic import Options as SyntheticOptions
 from prepare.synthetic import build
+from rewards.tmr import TMRReward
 from tmr.model import TMR
-from tmr.reward import TMRReward
 from train.loop import pick_device
 from utils.errors import UserError, entry_point
 from utils.files import read_array

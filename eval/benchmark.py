@@ -28,15 +28,15 @@ from accelerate import Accelerator
 
 from data_loaders.humanml import open_dataset
 from data_loaders.skeleton import HUMANML
-from eval.few_steps import StepComparison, format_few_steps
 from eval.metrics import POOL
-from eval.workload import FULL, GUIDANCE, QUICK, SMALL, Item, Sizes, Workload
-from model.checkpoints import build_generator, load_generator
-from model.generator import MDMGenerator
-from model.text_encoders import BuiltinEncoder, CachedTextEncoder
+from eval.speed.few_steps import StepComparison, format_few_steps
+from eval.speed.workload import FULL, GUIDANCE, QUICK, SMALL, Item, Sizes, Workload
+from model.mdm.checkpoints import build_generator, load_generator
+from model.mdm.generator import MDMGenerator
+from model.text.encoders import BuiltinEncoder, CachedTextEncoder
 from prepare import synthetic
+from rewards.tmr import TMRReward
 from tmr.model import TMR
-from tmr.reward import TMRReward
 from train.loop import average_gradients, pick_device
 from utils.errors import UserError, entry_point
 from utils.files import write_json

@@ -23,7 +23,7 @@ from eval.eval_tmr import (
     open_split,
     real_motions,
 )
-from model.generator import MDMGenerator
+from model.mdm.generator import MDMGenerator
 from utils.errors import entry_point
 from utils.files import write_json
 from utils.options import option, parse_options

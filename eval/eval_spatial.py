@@ -20,7 +20,7 @@ from data_loaders.captions import swap_left_right
 from data_loaders.humanml import MotionDataset
 from eval import eval_tmr
 from eval.eval_tmr import MotionSet, SampledOptions
-from tmr.reward import Reward, TMRReward
+from rewards.tmr import Reward, TMRReward
 from train.loop import pick_device
 from utils.errors import UserError, entry_point
 from utils.files import write_json

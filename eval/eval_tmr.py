@@ -29,11 +29,11 @@ from data_loaders.features import features_to_joints
 from data_loaders.humanml import MotionDataset, make_loader, open_dataset
 from data_loaders.skeleton import Skeleton
 from eval.metrics import fid, foot_skating
-from model.checkpoints import load_generator, read_model_args
 from model.compiled import COMPILE_HELP
-from model.generator import SAMPLERS, MDMGenerator, MotionGenerator, SamplerOptions
+from model.mdm.checkpoints import load_generator, read_model_args
+from model.mdm.generator import SAMPLERS, MDMGenerator, MotionGenerator, SamplerOptions
+from rewards.tmr import TMRReward
 from tmr.retrieval import retrieval_in_pools
-from tmr.reward import TMRReward
 from train.loop import pick_device
 from utils.errors import UserError, entry_point
 from utils.files import write_json

@@ -32,7 +32,7 @@ from eval.eval_tmr import (
     real_motions,
     scores,
 )
-from model.checkpoints import read_model_args
+from model.mdm.checkpoints import read_model_args
 from sample.video import Panel, video_suffix, write_video
 from utils.errors import UserError, entry_point
 from utils.files import prepare_output_dir, write_json, write_text

@@ -15,9 +15,9 @@ from data_loaders.humanml import MotionDataset
 from data_loaders.skeleton import Skeleton
 from eval import eval_tmr
 from eval.eval_tmr import MotionSet
-from model.generator import MotionGenerator
+from model.mdm.generator import MotionGenerator
+from rewards.tmr import TMRReward
 from tmr.retrieval import retrieval_metrics, similarity_matrix
-from tmr.reward import TMRReward
 
 
 @dataclass(frozen=True)

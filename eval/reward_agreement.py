@@ -30,8 +30,8 @@ from eval.eval_tmr import (
     real_motions,
     scores,
 )
-from model.generator import MotionGenerator
-from tmr.reward import TMRReward
+from model.mdm.generator import MotionGenerator
+from rewards.tmr import TMRReward
 from utils.errors import UserError, entry_point
 from utils.files import write_json
 from utils.options import option, parse_options

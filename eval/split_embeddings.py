@@ -21,9 +21,9 @@ from data_loaders.humanml import (
     unit_length,
 )
 from data_loaders.normalizer import Statistics
-from eval.evaluators import CoEmbedder
 from eval.metrics import POOL
 from eval.protocol import Embeddings
+from rewards.co_embedding import CoEmbedder
 
 BATCH = 256
 

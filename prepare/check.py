@@ -19,12 +19,12 @@ import torch
 
 from data_loaders.humanml import FOLDERS, open_dataset, resolve_dataset
 from data_loaders.skeleton import SKELETONS
-from eval.evaluators import CoEmbedder, EvaluatorFiles
-from model.checkpoints import load_stats, read_model_args
-from model.mdm import MDMConfig
-from model.text_encoders import build_text_encoder
+from model.mdm.checkpoints import load_stats, read_model_args
+from model.mdm.network import MDMConfig
+from model.text.encoders import build_text_encoder
+from rewards.co_embedding import CoEmbedder, EvaluatorFiles
+from rewards.tmr import TMRReward
 from tmr.model import TMR
-from tmr.reward import TMRReward
 from utils.errors import UserError, entry_point
 from utils.options import option, parse_options
 

@@ -3,8 +3,8 @@
     python -m prepare.from_bvh --bvh_dir DIR --captions captions.csv --out dataset/NAME
 
 captions.csv has the columns `file` and `caption`, one row per caption, and optionally `facts`,
-`meaning`, `family`, `split`, `labels` (see prepare/caption_table.py). The result has the layout of
-HumanML3D (see prepare/write_dataset.py), so `--dataset NAME` opens it everywhere.
+`meaning`, `family`, `split`, `labels` (see prepare/bvh/caption_table.py). The result has the layout
+of HumanML3D (see prepare/write_dataset.py), so `--dataset NAME` opens it everywhere.
 
 Each clip is read, mapped to the 22 joints of HumanML3D (built-in maps for Bandai-Namco, CMU as
 converted by cgspeed, Mixamo and LAFAN1, or --joint_map FILE.yaml), resampled to 20 fps, turned to
@@ -32,15 +32,15 @@ from tqdm import tqdm
 
 from data_loaders.features import mirror_joints, process_joints
 from data_loaders.skeleton import HUMANML
-from prepare.bvh_clip import detect_up_axis, load_clip, metres_per_unit
-from prepare.caption_table import (
+from prepare.bvh.caption_table import (
     CaptionTable,
     FileCaptions,
     match_files,
     read_caption_table,
     read_split_file,
 )
-from prepare.joint_maps import JointMap, load_joint_map
+from prepare.bvh.clip import detect_up_axis, load_clip, metres_per_unit
+from prepare.bvh.joint_maps import JointMap, load_joint_map
 from prepare.write_dataset import SPLITS, ClipEntry, DatasetWriter, write_motion
 from utils.errors import UserError, entry_point
 from utils.options import option, parse_options

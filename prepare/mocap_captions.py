@@ -27,9 +27,9 @@ from tqdm import tqdm
 from data_loaders.facts import Fact, Measurements, holds, measure, swap_sides
 from data_loaders.features import features_to_joints, mirror_joints, process_joints
 from prepare import from_bvh
-from prepare.bvh_clip import load_clip
-from prepare.mocap_grammar import Detail, Scene, Style, compose, number_phrases
-from prepare.mocap_templates import BOWS, GAITS, KICKS, PUNCHES, RAISES, TURNS_AROUND, WAVES
+from prepare.bandai.grammar import Detail, Scene, Style, compose, number_phrases
+from prepare.bandai.templates import BOWS, GAITS, KICKS, PUNCHES, RAISES, TURNS_AROUND, WAVES
+from prepare.bvh.clip import load_clip
 from utils.errors import UserError, entry_point
 from utils.files import atomic_write
 from utils.options import option, parse_options

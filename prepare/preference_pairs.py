@@ -18,13 +18,13 @@ import torch
 from tqdm import tqdm
 
 from data_loaders.humanml import Draw, Entry, MotionDataset, collate, open_dataset, unit_length
-from model.checkpoints import load_generator, read_model_args
 from model.compiled import COMPILE_HELP
-from model.generator import SAMPLERS, SamplerOptions
+from model.mdm.checkpoints import load_generator, read_model_args
+from model.mdm.generator import SAMPLERS, SamplerOptions
+from rewards.load import RewardOptions, load_reward
 from train.loop import pick_device
 from train.preference.fixed_pairs import PairIndex, PairKey, PairStore, shard_path, write_shard
 from train.preference.pairs import CandidateSampler
-from train.preference.rewards import RewardOptions, load_reward
 from utils.errors import UserError, entry_point
 from utils.files import prepare_output_dir
 from utils.options import option, parse_options

@@ -15,9 +15,9 @@ import numpy as np
 from tqdm import tqdm
 
 from data_loaders.features import process_joints
-from prepare.synthetic_actions import FOLLOWERS, GESTURES, TRAVELS
-from prepare.synthetic_captions import Sentence, Statement, compose
-from prepare.synthetic_motion import FPS, Controls, solve
+from prepare.procedural.actions import FOLLOWERS, GESTURES, TRAVELS
+from prepare.procedural.captions import Sentence, Statement, compose
+from prepare.procedural.motion import FPS, Controls, solve
 from prepare.write_dataset import ClipEntry, DatasetWriter, NotedCaption
 from utils.errors import entry_point
 from utils.options import option, parse_options

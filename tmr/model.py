@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from data_loaders.normalizer import Statistics
-from model.text_encoders import CachedTextEncoder, Condition, TextEncoder, build_text_encoder
+from model.text.encoders import CachedTextEncoder, Condition, TextEncoder, build_text_encoder
 from tmr.encoders import ActorDecoder, ActorEncoder
 from utils.errors import UserError
 from utils.files import load_tensors, read_json, save_tensors, write_json

@@ -14,8 +14,13 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from data_loaders.humanml import MotionBatch, MotionDataset, make_loader
-from data_loaders.word_vectors import WordVectorizer
-from eval.evaluators import Evaluators, EvaluatorSizes, MovementConvDecoder, MovementConvEncoder
+from rewards.co_embedding import (
+    Evaluators,
+    EvaluatorSizes,
+    MovementConvDecoder,
+    MovementConvEncoder,
+)
+from rewards.word_vectors import WordVectorizer
 from train.data import steps_per_epoch, training_batches
 from train.loop import LoopOptions, StepResult
 from utils.errors import UserError

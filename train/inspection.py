@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data_loaders.humanml import resolve_dataset
 from eval import eval_humanml
-from eval.evaluators import EvaluatorFiles
+from rewards.co_embedding import EvaluatorFiles
 from sample import generate
 from train.data import DataOptions
 from utils.options import option

@@ -33,7 +33,7 @@ from typing import Any
 
 from data_loaders.humanml import resolve_dataset
 from eval import eval_humanml, eval_tmr, tables
-from model.checkpoints import read_model_args
+from model.mdm.checkpoints import read_model_args
 from prepare import preference_pairs
 from train import train_sopo
 from train.preference.fixed_pairs import PairIndex, shard_path

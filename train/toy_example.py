@@ -31,8 +31,8 @@ from diffusion.gaussian import GaussianDiffusion, masked_mse
 from diffusion.samplers import noise_from, sample_ancestral
 from diffusion.schedule import make_schedule
 from eval.eval_tmr import mean_and_interval
-from model.generator import SamplerOptions, StartPoint, length_mask
-from model.text_encoders import Condition
+from model.mdm.generator import SamplerOptions, StartPoint, length_mask
+from model.text.encoders import Condition
 from train import train_sopo
 from train.preference.methods import METHODS
 from train.train_sopo import PreferenceTask

@@ -26,11 +26,11 @@ from accelerate import Accelerator
 from data_loaders.captions import pad_sentence
 from data_loaders.humanml import MotionDataset, make_loader, open_dataset
 from data_loaders.normalizer import Statistics
-from data_loaders.word_vectors import VECTORS_FILE, WordVectorizer
-from eval.evaluators import CONTACTS, STATS_FOLDERS, CoEmbedder, EvaluatorFiles, find_folder
 from eval.metrics import POOL, fid, matching_score
 from eval.protocol import precision
-from model.text_encoders import BUILTIN_WIDTH, BuiltinEncoder
+from model.text.encoders import BUILTIN_WIDTH, BuiltinEncoder
+from rewards.co_embedding import CONTACTS, STATS_FOLDERS, CoEmbedder, EvaluatorFiles, find_folder
+from rewards.word_vectors import VECTORS_FILE, WordVectorizer
 from train.evaluator_tasks import (
     MATCHING,
     MOVEMENTS,

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from data_loaders.humanml import MotionBatch, MotionDataset
-from model.checkpoints import build_generator, load_weights, save_checkpoint
-from model.generator import MotionGenerator
-from model.mdm import MDMConfig
+from model.mdm.checkpoints import build_generator, load_weights, save_checkpoint
+from model.mdm.generator import MotionGenerator
+from model.mdm.network import MDMConfig
 from train.data import (
     fixed_batches,
     open_splits,

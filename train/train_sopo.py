@@ -24,10 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from data_loaders.humanml import MotionBatch, MotionDataset
-from model.checkpoints import load_generator, save_checkpoint
 from model.compiled import COMPILE_HELP
-from model.generator import SAMPLERS, MotionGenerator, SamplerOptions
-from tmr.reward import Reward
+from model.mdm.checkpoints import load_generator, save_checkpoint
+from model.mdm.generator import SAMPLERS, MotionGenerator, SamplerOptions
+from rewards.load import RewardOptions, load_reward
+from rewards.tmr import Reward
 from train.data import (
     fixed_batches,
     open_splits,
@@ -46,7 +47,6 @@ from train.preference.pairs import (
     PreferenceBatch,
     RewardThreshold,
 )
-from train.preference.rewards import RewardOptions, load_reward
 from train.preference.safeguards import SafeguardOptions, noisy_enough, omega_t
 from utils.errors import UserError, entry_point
 from utils.options import option, parse_options

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from data_loaders.humanml import MotionBatch, MotionDataset
-from model.text_encoders import CachedTextEncoder, build_text_encoder
+from model.text.encoders import CachedTextEncoder, build_text_encoder
 from tmr.losses import LossWeights, false_negatives, tmr_loss
 from tmr.model import TMR, TMRConfig
 from tmr.retrieval import retrieval_in_pools

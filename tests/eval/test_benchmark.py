@@ -9,11 +9,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from data_loaders.skeleton import HUMANML
 from eval.benchmark import Item, Options, Timing, load_networks, make_clips, measure_item, run
-from eval.few_steps import StepComparison
-from eval.plain_path import PlainGenerator, PlainMDM, without_fused_layers
-from eval.workload import FULL, QUICK, Workload, network_flops
-from model.generator import SamplerOptions, length_mask
-from model.mdm import MDM
+from eval.speed.few_steps import StepComparison
+from eval.speed.plain_path import PlainGenerator, PlainMDM, without_fused_layers
+from eval.speed.workload import FULL, QUICK, Workload, network_flops
+from model.mdm.generator import SamplerOptions, length_mask
+from model.mdm.network import MDM
+from rewards.tmr import TMRReward
 from tests.model.tiny import (
     FEATURES,
     TEXT_WIDTH,
@@ -22,7 +23,6 @@ from tests.model.tiny import (
     tiny_generator,
     tiny_mdm,
 )
-from tmr.reward import TMRReward
 from utils.errors import UserError
 from utils.options import parse_options
 

@@ -17,10 +17,10 @@ from eval.protocol import MODES, Embeddings, Protocol
 from eval.split_embeddings import SplitEmbeddings
 from eval.tables import Options as TableOptions
 from eval.tables import compare
-from model.text_encoders import Condition
+from model.text.encoders import Condition
 from tests.data_loaders.datasets import write_dataset
-from tests.data_loaders.glove import write_glove
-from tests.eval.evaluator_files import MEAN, STD, TINY, write_evaluators
+from tests.rewards.evaluator_files import MEAN, STD, TINY, write_evaluators
+from tests.rewards.glove import write_glove
 from tests.sample.checkpoints import write_tiny_checkpoint
 from utils.errors import UserError
 from utils.files import read_json

@@ -16,10 +16,10 @@ from eval.eval_tmr import (
     mean_and_interval,
     real_motions,
 )
+from rewards.tmr import TMRReward
 from tests.data_loaders.datasets import caption_line, write_dataset
 from tests.sample.checkpoints import write_tiny_checkpoint
 from tests.tmr.tiny import tiny_tmr
-from tmr.reward import TMRReward
 from utils.errors import UserError
 
 ROW = Figures(

@@ -12,11 +12,11 @@ from eval.eval_humanml import Options, evaluate
 from eval.eval_tmr import MotionSet, real_motions
 from eval.motion_quality import Judges, format_quality, mean_jerk
 from prepare import synthetic
-from tests.data_loaders.glove import write_glove
-from tests.eval.evaluator_files import TINY, write_evaluators
+from rewards.tmr import TMRReward
+from tests.rewards.evaluator_files import TINY, write_evaluators
+from tests.rewards.glove import write_glove
 from tests.sample.checkpoints import write_tiny_checkpoint
 from tests.tmr.tiny import tiny_tmr
-from tmr.reward import TMRReward
 from utils.errors import UserError
 from utils.files import read_json
 

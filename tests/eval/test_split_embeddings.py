@@ -6,12 +6,12 @@ import torch
 
 from data_loaders.humanml import MotionDataset, make_loader, open_dataset
 from data_loaders.normalizer import Statistics
-from data_loaders.word_vectors import WordVectorizer
-from eval.evaluators import CoEmbedder, Evaluators
 from eval.split_embeddings import SplitEmbeddings
+from rewards.co_embedding import CoEmbedder, Evaluators
+from rewards.word_vectors import WordVectorizer
 from tests.data_loaders.datasets import caption_line, write_dataset
-from tests.data_loaders.glove import VOCABULARY
-from tests.eval.evaluator_files import TINY
+from tests.rewards.evaluator_files import TINY
+from tests.rewards.glove import VOCABULARY
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from data_loaders.word_vectors import CLASSES, VIP_CLASS, VIP_WORDS, Sentences, WordVectorizer
-from eval.evaluators import Evaluators, EvaluatorSizes, MovementConvDecoder
 from eval.protocol import (
     Embeddings,
     Protocol,
@@ -15,6 +13,8 @@ from eval.protocol import (
     run_replications,
     summarize,
 )
+from rewards.co_embedding import Evaluators, EvaluatorSizes, MovementConvDecoder
+from rewards.word_vectors import CLASSES, VIP_CLASS, VIP_WORDS, Sentences, WordVectorizer
 from tests.golden.base import Golden, Row, covers
 
 

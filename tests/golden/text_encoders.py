@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import DistilBertConfig, DistilBertModel
 
-from model.text_encoders import DistilBertEncoder
+from model.text.encoders import DistilBertEncoder
 from tests.golden.base import Golden, Row, covers
 
 

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from data_loaders.normalizer import Statistics
-from model.text_encoders import CachedTextEncoder, Condition, DistilBertEncoder, pad_tokens
+from model.text.encoders import CachedTextEncoder, Condition, DistilBertEncoder, pad_tokens
+from rewards.tmr import TMRReward, motion_similarity
 from tests.golden.base import Golden, Row, covers
 from tests.golden.text_encoders import write_distilbert
 from tmr.encoders import ActorDecoder, ActorEncoder
@@ -23,7 +24,6 @@ from tmr.losses import (
 )
 from tmr.model import STATS_EPS, TMR, Distribution, TMRConfig
 from tmr.retrieval import batched_metrics, metrics_of_ranks, retrieval_metrics, tied_ranks
-from tmr.reward import TMRReward, motion_similarity
 
 
 class FixedWidth:

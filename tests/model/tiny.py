@@ -5,10 +5,10 @@ from torch import Tensor
 
 from data_loaders.normalizer import Statistics
 from data_loaders.skeleton import Skeleton
-from model.checkpoints import build_generator
-from model.generator import MDMGenerator
-from model.mdm import MDM, MDMConfig
-from model.text_encoders import Condition
+from model.mdm.checkpoints import build_generator
+from model.mdm.generator import MDMGenerator
+from model.mdm.network import MDM, MDMConfig
+from model.text.encoders import Condition
 
 FEATURES = 5
 TEXT_WIDTH = 7

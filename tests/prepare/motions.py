@@ -3,8 +3,8 @@
 import numpy as np
 
 from data_loaders.facts import Fact
-from prepare.synthetic_actions import GESTURES, TRAVELS
-from prepare.synthetic_motion import FPS, Controls, solve
+from prepare.procedural.actions import GESTURES, TRAVELS
+from prepare.procedural.motion import FPS, Controls, solve
 
 ACTIONS = TRAVELS | GESTURES
 

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from data_loaders.skeleton import HUMANML, KIT
-from eval.evaluators import EvaluatorSizes
-from model.checkpoints import save_checkpoint
+from model.mdm.checkpoints import save_checkpoint
 from prepare import check
+from rewards.co_embedding import EvaluatorSizes
 from tests.data_loaders.datasets import write_dataset
-from tests.data_loaders.glove import write_glove
-from tests.eval.evaluator_files import TINY, write_evaluators
 from tests.model.tiny import tiny_generator
 from tests.paths import ROOT
+from tests.rewards.evaluator_files import TINY, write_evaluators
+from tests.rewards.glove import write_glove
 from tests.tmr.tiny import tiny_tmr
 from utils.options import parse_options
 

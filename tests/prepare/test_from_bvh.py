@@ -10,10 +10,10 @@ from data_loaders.facts import Fact, swap_sides
 from data_loaders.features import features_to_joints, mirror_joints
 from data_loaders.humanml import open_dataset
 from data_loaders.skeleton import HUMANML
-from prepare.bvh_clip import UNITS, load_clip, resample
-from prepare.caption_table import match_files, read_caption_table
+from prepare.bvh.caption_table import match_files, read_caption_table
+from prepare.bvh.clip import UNITS, load_clip, resample
+from prepare.bvh.joint_maps import BUILT_IN, MIXAMO, choose_joint_map, load_joint_map
 from prepare.from_bvh import Options, assign_splits, build_dataset, fit_length
-from prepare.joint_maps import BUILT_IN, MIXAMO, choose_joint_map, load_joint_map
 from prepare.write_dataset import swap_side_words
 from tests.paths import MOCAP_DIR, needs_mocap
 from utils.errors import UserError

@@ -9,7 +9,9 @@ from data_loaders.annotations import Annotations
 from data_loaders.captions import MAX_TOKENS, parse_captions
 from data_loaders.facts import Fact, holds, measure
 from prepare import from_bvh
-from prepare.bvh_clip import load_clip
+from prepare.bandai.grammar import Scene, Style, compose, number_phrases
+from prepare.bandai.templates import BOWS, GAITS, KICKS, PUNCHES, RAISES, TURNS_AROUND, WAVES
+from prepare.bvh.clip import load_clip
 from prepare.mocap_captions import (
     COLUMNS,
     Evidence,
@@ -19,8 +21,6 @@ from prepare.mocap_captions import (
     make_scene,
     read_table,
 )
-from prepare.mocap_grammar import Scene, Style, compose, number_phrases
-from prepare.mocap_templates import BOWS, GAITS, KICKS, PUNCHES, RAISES, TURNS_AROUND, WAVES
 from tests.paths import MOCAP_DIR, needs_mocap
 from tests.prepare.motions import perform
 from utils.errors import UserError

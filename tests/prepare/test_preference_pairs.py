@@ -8,14 +8,14 @@ import torch
 
 from data_loaders.humanml import open_dataset
 from data_loaders.skeleton import HUMANML, KIT
-from model.checkpoints import load_generator
+from model.mdm.checkpoints import load_generator
 from prepare.preference_pairs import generate
+from rewards.tmr import TMRReward
 from tests.data_loaders.datasets import caption_line, write_dataset
 from tests.sample.checkpoints import write_tiny_checkpoint
 from tests.tmr.tiny import tiny_tmr
 from tests.train.scripts import contents, read_metrics, run_main
 from tmr.model import TMR
-from tmr.reward import TMRReward
 from train.preference.fixed_pairs import PairStore, shard_path
 from train.preference.pairs import CandidateSampler
 

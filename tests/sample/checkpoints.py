@@ -6,8 +6,8 @@ import torch
 
 from data_loaders.normalizer import Statistics
 from data_loaders.skeleton import HUMANML, Skeleton
-from model.checkpoints import build_generator, save_checkpoint
-from model.mdm import MDMConfig
+from model.mdm.checkpoints import build_generator, save_checkpoint
+from model.mdm.network import MDMConfig
 
 
 def write_tiny_checkpoint(folder: Path, seed: int = 0, skeleton: Skeleton = HUMANML) -> Path:

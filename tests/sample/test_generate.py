@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_loaders.skeleton import HUMANML, KIT
-from model import generator as generators
+from model.mdm import generator as generators
 from sample import generate as script
 from sample.generate import (
     Options,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.text_encoders import BuiltinEncoder
+from model.text.encoders import BuiltinEncoder
 from tests.tmr.tiny import FEATURES, tiny_tmr
 from tmr.model import PARTS, TMR, Distribution
 from utils.errors import UserError

@@ -3,7 +3,7 @@
 import torch
 
 from data_loaders.normalizer import Statistics
-from model.text_encoders import BuiltinEncoder, CachedTextEncoder
+from model.text.encoders import BuiltinEncoder, CachedTextEncoder
 from tmr.model import STATS_EPS, TMR, TMRConfig
 
 FEATURES = 6

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from data_loaders.humanml import MotionBatch
 from data_loaders.skeleton import KIT
-from model.generator import MDMGenerator, SamplerOptions, length_mask
-from model.text_encoders import BuiltinEncoder, Condition
+from model.mdm.generator import MDMGenerator, SamplerOptions, length_mask
+from model.text.encoders import BuiltinEncoder, Condition
 from tests.model.tiny import tiny_generator, tiny_stats
 
 CAPTIONS = ["a person walks", "a man waves", "someone kicks", "a person turns left"]

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from data_loaders.skeleton import HUMANML
-from model.checkpoints import save_checkpoint
+from model.mdm.checkpoints import save_checkpoint
 from prepare import synthetic
 from tests.model.tiny import tiny_generator
 from tests.tmr.tiny import tiny_tmr

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from data_loaders.skeleton import KIT
-from model.generator import MotionGenerator, SamplerOptions
+from model.mdm.generator import MotionGenerator, SamplerOptions
 from tests.model.tiny import tiny_generator
 from tests.train.fakes import LENGTHS, FirstFeature, ScriptedGenerator, make_batch, make_condition
 from train.preference.losses import preferred_weight

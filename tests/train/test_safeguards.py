@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from diffusion.schedule import NoiseSchedule
-from model.generator import StartPoint
+from model.mdm.generator import StartPoint
 from tests.train.fakes import FirstFeature, ScriptedGenerator, make_batch, make_condition
 from tests.train.test_pairs import K, raw_candidates
 from tests.train.test_train_sopo import disturb, draw_pairs, gradients, make_task

@@ -8,12 +8,12 @@ import torch
 
 from data_loaders.humanml import open_dataset
 from data_loaders.normalizer import Statistics
-from data_loaders.word_vectors import WordVectorizer
-from eval.evaluators import CoEmbedder, EvaluatorFiles, Evaluators
-from model.text_encoders import BuiltinEncoder
+from model.text.encoders import BuiltinEncoder
 from prepare import synthetic
+from rewards.co_embedding import CoEmbedder, EvaluatorFiles, Evaluators
+from rewards.word_vectors import WordVectorizer
 from tests.data_loaders.datasets import write_dataset
-from tests.data_loaders.glove import write_glove
+from tests.rewards.glove import write_glove
 from tests.train.scripts import read_metrics, run_main
 from train.evaluator_tasks import Windows, matching_loss, movement_loss
 from train.train_evaluators import builtin_vectorizer, evaluator_statistics, real_figures

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.generator import MotionGenerator, SamplerOptions
+from model.mdm.generator import MotionGenerator, SamplerOptions
+from rewards.tmr import TMRReward
 from tests.tmr.tiny import tiny_tmr
 from tests.train.fakes import FirstFeature, Spy, make_batch
-from tmr.reward import TMRReward
 from train.preference.losses import DenoisingErrors, preferred_weight, sopo_loss
 from train.preference.pairs import PreferenceBatch
 from train.train_sopo import Options, PreferenceTask, report_probe

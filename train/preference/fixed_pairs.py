@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from data_loaders.humanml import MotionBatch, MotionDataset, unit_length
-from model.generator import MotionGenerator
-from model.text_encoders import Condition
-from tmr.reward import Reward
+from model.mdm.generator import MotionGenerator
+from model.text.encoders import Condition
+from rewards.tmr import Reward
 from train.preference.methods import Pairing
 from train.preference.pairs import Candidates, PreferenceBatch, match_frames
 from utils.errors import UserError

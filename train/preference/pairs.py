@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from data_loaders.humanml import MotionBatch
-from model.generator import MotionGenerator, SamplerOptions, StartPoint
-from model.text_encoders import Condition
-from tmr.reward import Reward, motion_similarity
+from model.mdm.generator import MotionGenerator, SamplerOptions, StartPoint
+from model.text.encoders import Condition
+from rewards.tmr import Reward, motion_similarity
 from train.preference.losses import best_candidate, preferred_similarity, worst_candidate
 from train.preference.methods import Pairing
 

@@ -1,0 +1,380 @@
+"""What the benchmark runs: networks, data and the work of every measured item, fast and plain."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data_loaders.humanml import MotionBatch, MotionDataset, make_loader, open_dataset
+from eval.protocol import Embeddings, Protocol, measure
+from eval.speed.plain_path import PlainGenerator, PlainReward, PlainTask, plain_start_up
+from model.mdm.generator import MDMGenerator, length_mask
+from model.mdm.network import MDM, MDMConfig
+from rewards.co_embedding import Evaluators, EvaluatorSizes
+from rewards.tmr import TMRReward
+from tmr.model import TMRConfig
+from train.preference.pairs import PreferenceBatch
+from train.train_sopo import Options as SoPoOptions
+from train.train_sopo import PreferenceTask
+from utils.seeding import torch_generator
+
+GUIDANCE = 2.5
+EVALUATION_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Networks and amounts; motions are those of one generation and of one evaluation."""
+
+    network: MDMConfig
+    reward: TMRConfig
+    batch: int
+    candidates: int
+    motions: int
+    clips: int
+    evaluators: EvaluatorSizes = field(default_factory=EvaluatorSizes)
+
+
+SMALL = Sizes(
+    MDMConfig("trans_dec", "builtin", 128, 512, 4, mask_frames=True, diffusion_steps=50),
+    TMRConfig("builtin", 128, 512, 3),
+    batch=16,
+    candidates=4,
+    motions=32,
+    clips=500,
+    evaluators=EvaluatorSizes(text_hidden=64, motion_hidden=64, embedding=16),
+)
+FULL = Sizes(
+    MDMConfig("trans_enc", "builtin", diffusion_steps=50), TMRConfig("builtin"), 64, 4, 1024, 25_000
+)
+QUICK = Sizes(
+    MDMConfig("trans_dec", "builtin", 16, 16, 1, 2, mask_frames=True, diffusion_steps=6),
+    TMRConfig("builtin", 16, 16, 1, 2),
+    batch=2,
+    candidates=2,
+    motions=32,
+    clips=60,
+    evaluators=EvaluatorSizes(263, 8, 8, 10, 8, 8, 8),
+)
+
+
+def layer_flops(length: int, memory: int, width: int, ff: int) -> int:
+    """Of one layer: projections, products of self-attention and feed-forward of `length` positions;
+    with cross-attention to `memory` positions where there are some. A multiply-add counts as 2."""
+    own = 2 * length * (4 * width**2 + 2 * width * ff) + 4 * length**2 * width
+    cross = 4 * (length + memory) * width**2 + 4 * length * memory * width
+    return own + (cross if memory else 0)
+
+
+def network_flops(model: MDM, frames: int, tokens: int) -> int:
+    """Of one motion through the denoiser, without terms that do not grow with the motion."""
+    config = model.config
+    if config.arch == "trans_enc":
+        layer = layer_flops(frames + 1, 0, config.latent_dim, config.ff_size)
+    elif config.arch == "trans_dec":
+        layer = layer_flops(frames, tokens, config.latent_dim, config.ff_size)
+    else:
+        raise ValueError(f"no count for {config.arch}")
+    return config.layers * layer + 4 * frames * model.num_features * config.latent_dim
+
+
+@dataclass(frozen=True)
+class Item:
+    """Work that is timed, and the operations of the network that it needs, on both paths.
+
+    dtype: the type whose peak the fast path is measured against; the plain path is float32.
+    """
+
+    name: str
+    fast: Callable[[], object]
+    plain: Callable[[], object] | None = None
+    flops: float = 0.0
+    plain_flops: float = 0.0
+    dtype: torch.dtype = torch.float32
+
+
+class Workload:
+    """Networks, one batch and the items. `dtype` is the number type of the fast path."""
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        folder: Path,
+        generator: MDMGenerator,
+        reward: TMRReward,
+        dtype: torch.dtype,
+        rank: int = 0,
+    ) -> None:
+        self.sizes, self.folder, self.dtype, self.reward = sizes, folder, dtype, reward
+        self.device = generator.device
+        self.data = self.open()
+        pad_to = generator.padded_frames
+        batches = make_loader(self.data, sizes.batch, shuffle=True, seed=rank, pad_to=pad_to)
+        self.batch: MotionBatch = next(iter(batches)).to(self.device)
+        self.options = SoPoOptions(
+            tau=1.0, num_candidates=sizes.candidates, guidance_param=GUIDANCE
+        )
+        self.plain_generator = PlainGenerator.of(generator)
+        self.plain_reward = PlainReward(reward.model)
+        self.plain_task = PlainTask(self.options, self.plain_generator, self.plain_reward)
+        self.use(generator)
+        self.evaluators = Evaluators(sizes.evaluators).to(self.device).eval().requires_grad_(False)
+
+    def use(self, generator: MDMGenerator) -> None:
+        """Take this generator on the fast path."""
+        self.generator = generator
+        self.task = PreferenceTask(self.options, generator, self.reward, self.data, self.data)
+        self.few_task = PreferenceTask(
+            replace(self.options, candidate_sampler="dpm_sde", candidate_steps=self.few_steps),
+            *(generator, self.reward, self.data, self.data),
+        )
+        self.optimizers = [  # a rate that changes nothing
+            torch.optim.AdamW(task.module.parameters(), lr=1e-9)
+            for task in (self.task, self.plain_task)
+        ]
+
+    @property
+    def few_steps(self) -> int:
+        """Solver steps that choose the worst candidate nearly as all steps do."""
+        return 2 * self.generator.diffusion.schedule.num_timesteps // 5
+
+    def open(self) -> MotionDataset:
+        return open_dataset("benchmark", "train", str(self.folder))
+
+    def autocast(self, task: PreferenceTask | None = None) -> AbstractContextManager[object]:
+        if self.dtype == torch.float32 or task is self.plain_task:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def items(self) -> list[Item]:
+        """In the order of the table."""
+        steps, k = self.generator.diffusion.schedule.num_timesteps, self.sizes.candidates
+        few, rows = self.few_steps, 2 * k  # both passes of guidance for every candidate
+        full, padded = self.generator.skeleton.max_length, self.batch.motion.shape[1]
+        forward, plain_forward = (rows * f for f in self._batch_flops(full))
+        # 2 motions x (3 policy + 1 reference); errors are of the batch as it is padded
+        loss, plain_loss = (8 * f for f in self._batch_flops(padded))
+        prompts, plain_prompts = (2 * steps * f for f in self._prompt_flops())
+        count, task, plain = self.sizes.motions, self.task, self.plain_task
+        pairs, plain_pairs = self._pairs(task), self._pairs(plain)
+        return [
+            Item("start-up, cold", self.cold_start_up),
+            Item("start-up, warm", self.open, lambda: plain_start_up(self.data)),
+            Item("text encoding", self.encode_texts, self.encode_texts_plainly),
+            Item(
+                *("denoiser, guided", self.denoiser(), self.plain_denoiser()),
+                *(forward, plain_forward, self.dtype),
+            ),
+            Item(
+                *("rollout", lambda: self.rollout(task), lambda: self.rollout(plain)),
+                *(steps * forward, steps * plain_forward, self.dtype),
+            ),
+            Item(
+                *("reward", lambda: self.score(self.reward), self.score_plainly),
+                *((k + 1) * flops for flops in self._reward_flops()),
+            ),
+            Item(
+                *("loss step", lambda: self.loss_step(task, pairs)),
+                lambda: self.loss_step(plain, plain_pairs),
+                *(loss, plain_loss, self.dtype),
+            ),
+            Item(
+                *("SoPo step", lambda: self.sopo_step(task), lambda: self.sopo_step(plain)),
+                *(steps * forward + loss, steps * plain_forward + plain_loss, self.dtype),
+            ),
+            Item(
+                *(f"SoPo step, {few} solver steps", lambda: self.sopo_step(self.few_task)),
+                lambda: self.sopo_step(plain),
+                *(few * forward + loss, steps * plain_forward + plain_loss, self.dtype),
+            ),
+            Item(
+                f"generation of {count}",
+                lambda: self.generate(self.generator),
+                lambda: self.generate(self.plain_generator),
+                *(prompts, plain_prompts, self.dtype),
+            ),
+            Item(
+                f"evaluation of {count}",
+                lambda: self.replication(self.generator),
+                lambda: self.replication(self.plain_generator),
+                *(prompts, plain_prompts, self.dtype),
+            ),
+        ]
+
+    def _flops(self, lengths: Tensor, tokens: int, frames: int) -> tuple[int, int]:
+        """Of one pass: what the motions need, and what the plain path computes, all `frames`."""
+        model = self.generator.model
+        needed = lengths.tolist() if model.config.mask_frames else [frames] * len(lengths)
+        plain = len(lengths) * network_flops(model, frames, tokens)
+        return sum(network_flops(model, n, tokens) for n in needed), plain
+
+    def _batch_flops(self, frames: int) -> tuple[int, int]:
+        tokens = self.generator.encode_text(self.batch.captions).tokens.shape[1]
+        return self._flops(self.batch.lengths, tokens, frames)
+
+    def _prompt_flops(self) -> tuple[int, int]:
+        captions, lengths = self.prompts()
+        tokens = self.generator.encode_text(captions).tokens.shape[1]
+        return self._flops(lengths, tokens, self.generator.skeleton.max_length)
+
+    def _reward_flops(self) -> tuple[int, int]:
+        """Of all motions of the batch through the reward's motion encoder, on both paths."""
+        config, lengths = self.reward.model.config, self.batch.lengths.tolist()
+        sizes = (config.latent_dim, config.ff_size)
+        needed = sum(config.layers * layer_flops(length + 2, 0, *sizes) for length in lengths)
+        return needed, needed
+
+    def prompts(self) -> tuple[list[str], Tensor]:
+        """Captions and lengths of the evaluated motions, in no order."""
+        order = np.random.default_rng(0).permutation(len(self.data))
+        entries = [self.data.entries[i] for i in np.resize(order, self.sizes.motions)]
+        lengths = torch.tensor([entry.length // 4 * 4 for entry in entries])
+        return [entry.captions[0].text for entry in entries], lengths.clamp(max=196)
+
+    def cold_start_up(self) -> None:
+        """Without the packed file; the files themselves are in the system's cache."""
+        (self.folder / "packed.safetensors").unlink(missing_ok=True)
+        self.open()
+
+    def encode_texts(self) -> None:
+        self.generator.encode_text(self.batch.captions)
+        self.reward.embed_texts(self.batch.captions)
+
+    def encode_texts_plainly(self) -> None:
+        self.plain_generator.encode_text(self.batch.captions)
+        self.plain_reward.embed_texts(self.batch.captions)
+
+    def _noised(self) -> tuple[Tensor, Tensor, int]:
+        """Lengths, x_t and its frames for all candidates."""
+        lengths = self.batch.lengths.repeat_interleave(self.sizes.candidates)
+        frames = self.generator.padded_frames or int(lengths.max())
+        return lengths, torch.randn(len(lengths), frames, 263, device=self.device), frames
+
+    def denoiser(self) -> Callable[[], Tensor]:
+        """One guided call for all candidates, as the sampling loop makes it."""
+        lengths, x, frames = self._noised()
+        condition = self.generator.encode_text(self.batch.captions)
+        condition = condition.repeat_interleave(self.sizes.candidates)
+        t = torch.zeros(len(x), dtype=torch.long, device=self.device)
+        denoise = self.generator.denoiser(condition, lengths, frames, GUIDANCE)
+
+        @torch.no_grad()
+        def call() -> Tensor:
+            with self.autocast():
+                return denoise(x, t)
+
+        return call
+
+    def plain_denoiser(self) -> Callable[[], None]:
+        """Two passes for each of the K candidates, at the full length."""
+        generator, frames = self.plain_generator, self.generator.skeleton.max_length
+        mask = length_mask(self.batch.lengths, frames)
+        condition = generator.encode_text(self.batch.captions)
+        x = torch.randn(len(mask), frames, 263, device=self.device)
+        t = torch.zeros(len(x), dtype=torch.long, device=self.device)
+
+        @torch.no_grad()
+        def call() -> None:
+            for _ in range(self.sizes.candidates):
+                generator.model(x, t, condition, mask)
+                generator.model(x, t, condition, mask, torch.ones_like(t, dtype=torch.bool))
+
+        return call
+
+    def rollout(self, task: PreferenceTask) -> None:
+        """K candidates for every caption, with their rewards."""
+        with self.autocast(task):
+            condition = task.policy.encode_text(self.batch.captions)
+            task.candidates(self.batch, condition, torch_generator(0, self.device))
+
+    def score(self, reward: TMRReward) -> None:
+        """All candidates and the preferred motions."""
+        k = self.sizes.candidates + 1
+        captions = [caption for caption in self.batch.captions for _ in range(k)]
+        motions = self.batch.motion.repeat_interleave(k, dim=0)
+        reward.score(motions, self.batch.lengths.repeat_interleave(k), captions)
+
+    def score_plainly(self) -> None:
+        for _ in range(self.sizes.candidates + 1):
+            self.plain_reward.score(self.batch.motion, self.batch.lengths, self.batch.captions)
+
+    def _pairs(self, task: PreferenceTask) -> tuple[PreferenceBatch, Tensor, Tensor]:
+        """Pairs of one step, their t and noise; the loser is random, which costs the same."""
+        condition = task.policy.encode_text(self.batch.captions)
+        motion, ones = self.batch.motion, torch.ones(len(self.batch.lengths), device=self.device)
+        loser = torch.randn_like(motion) * self.batch.mask.unsqueeze(-1)
+        pairs = PreferenceBatch(
+            preferred=motion,
+            unpreferred=loser,
+            lengths=self.batch.lengths,
+            condition=condition,
+            reward_preferred=ones,
+            reward_unpreferred=ones,
+            reward_candidates=ones.unsqueeze(1),
+            similarity=ones,
+            use_unpreferred=ones.bool(),
+        )
+        t = torch.arange(len(ones), device=self.device) % task.diffusion_steps
+        return pairs, t, torch.randn_like(motion)
+
+    def loss_step(
+        self, task: PreferenceTask, pairs: tuple[PreferenceBatch, Tensor, Tensor]
+    ) -> None:
+        """Errors, loss, gradient and update for given pairs."""
+        with self.autocast(task):
+            loss = task.pair_loss(*pairs)[0].loss.mean()
+        self._update(task, loss)
+
+    def sopo_step(
+        self, task: PreferenceTask, reduce: Callable[[nn.Module], None] = lambda module: None
+    ) -> None:
+        """A whole step of training; `reduce` averages the gradients over processes."""
+        with self.autocast(task):
+            result = task.step(self.batch, 0, torch_generator(0, self.device))
+        self._update(task, result.loss, reduce)
+
+    def _update(
+        self,
+        task: PreferenceTask,
+        loss: Tensor,
+        reduce: Callable[[nn.Module], None] = lambda module: None,
+    ) -> None:
+        optimizer = self.optimizers[task is self.plain_task]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        reduce(task.module)
+        optimizer.step()
+
+    def generate(self, generator: MDMGenerator) -> Tensor:
+        """Motions ``[N, T, D]`` for the evaluated captions, in the batches of the evaluation."""
+        captions, lengths = self.prompts()
+        rng, parts = torch_generator(0, self.device), []
+        for rows in torch.arange(len(captions)).split(self.generation_batch(generator)):
+            condition = generator.encode_text([captions[i] for i in rows.tolist()])
+            # one more of the full length, as the evaluation asks for, so that all parts fit
+            own = lengths[rows].index_fill(0, torch.tensor([0]), 196)
+            parts.append(generator.sample(condition, own.to(self.device), generator=rng))
+        return torch.cat(parts)
+
+    def generation_batch(self, generator: MDMGenerator) -> int:
+        """Pools of 32 on the plain path; as many as memory holds on ours."""
+        return EVALUATION_BATCH if generator is self.plain_generator else 256
+
+    def replication(self, generator: MDMGenerator) -> None:
+        """Generation, embedding and metrics. Texts and ground truth are embedded once per
+        evaluation, so that random vectors stand for them."""
+        lengths = self.prompts()[1]
+        motions = self.generate(generator)
+        embedded = [
+            self.evaluators.embed_motions(motions[rows], lengths[rows]).cpu()
+            for rows in torch.arange(len(motions)).split(EVALUATION_BATCH)
+        ]
+        rng = np.random.RandomState(0)
+        width = self.sizes.evaluators.embedding
+        texts, real = rng.standard_normal((2, len(motions), width))
+        protocol = Protocol(1, len(motions), diversity_pairs=len(motions) // 2)
+        measure(Embeddings(texts, torch.cat(embedded).numpy()), real, protocol, rng)

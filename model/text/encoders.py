@@ -1,0 +1,257 @@
+"""Frozen text encoders behind one interface, and the condition that they make.
+
+``clip``: CLIP ViT-B/32, one vector per caption. ``bert``: DistilBERT, one vector per word piece.
+``builtin``: no weights, a fixed random vector per word with its neighbours mixed in, so that
+everything runs without a download.
+"""
+
+import hashlib
+import html
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.text.openai_clip import CLIP_FILE, load_openai_clip
+from utils.errors import UserError
+from utils.positions import sinusoidal_table
+
+CLIP_CONTEXT = 22  # sot + 20 word pieces + eot: MDM's cut for HumanML3D and KIT
+BUILTIN_WIDTH = 256
+KINDS = ("clip", "bert", "builtin")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Encoded captions: tokens ``[B, L, E]`` and their mask ``[B, L]``, True = valid."""
+
+    tokens: Tensor
+    mask: Tensor
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def repeat_interleave(self, k: int) -> "Condition":
+        """Every caption k times in a row: ``[B*k, L, E]``."""
+        return Condition(
+            self.tokens.repeat_interleave(k, dim=0), self.mask.repeat_interleave(k, dim=0)
+        )
+
+    def repeat(self, k: int) -> "Condition":
+        """The whole batch k times: ``[k*B, L, E]``."""
+        return Condition(self.tokens.repeat(k, 1, 1), self.mask.repeat(k, 1))
+
+    def __getitem__(self, rows: Tensor | slice) -> "Condition":
+        return Condition(self.tokens[rows], self.mask[rows])
+
+    def to(self, device: torch.device | str) -> "Condition":
+        return Condition(self.tokens.to(device), self.mask.to(device))
+
+
+class TextEncoder(Protocol):
+    """width E of a token; pooled: one token per caption."""
+
+    width: int
+    pooled: bool
+
+    def encode(self, captions: list[str]) -> Condition:
+        """Captions -> `Condition` on the encoder's device. Deterministic, without gradient."""
+
+
+class BuiltinEncoder:
+    """Weight-free token encoder: the same vectors on every machine and with every version.
+
+    Token i is w_i + 0.5 P w_{i-1} + 0.5 P' w_{i+1} plus a sinusoid of i, where w is a standard
+    normal vector seeded by the SHA-256 of the word and P, P' are fixed cyclic shifts. Neighbours
+    bind "left" to "arm"; the sinusoid shows the order to attention that has no positions.
+    """
+
+    width = BUILTIN_WIDTH
+    pooled = False
+
+    def __init__(self) -> None:
+        self._vectors: dict[str, np.ndarray] = {}
+
+    def word(self, word: str) -> np.ndarray:
+        """The vector ``[256]`` of one word."""
+        if word not in self._vectors:
+            digest = hashlib.sha256(word.encode("utf-8")).digest()
+            bits = np.random.Generator(np.random.Philox(int.from_bytes(digest[:8], "little")))
+            self._vectors[word] = bits.standard_normal(self.width).astype(np.float32)
+        return self._vectors[word]
+
+    def encode(self, captions: list[str]) -> Condition:
+        return pad_tokens([torch.from_numpy(self._tokens(caption)) for caption in captions])
+
+    def _tokens(self, caption: str) -> np.ndarray:
+        words = ["<start>", *re.findall(r"[a-z0-9']+", caption.lower()), "<end>"]
+        vectors = np.stack([self.word(word) for word in words])
+        before = np.roll(np.vstack([np.zeros_like(vectors[:1]), vectors[:-1]]), 1, axis=1)
+        after = np.roll(np.vstack([vectors[1:], np.zeros_like(vectors[:1])]), 2, axis=1)
+        order = sinusoidal_table(len(words), self.width).numpy()
+        return vectors + 0.5 * before + 0.5 * after + order
+
+
+class DistilBertEncoder:
+    """All word pieces of the last hidden state, [CLS] and [SEP] included; no truncation."""
+
+    pooled = False
+
+    def __init__(self, path: str, device: torch.device | str = "cpu") -> None:
+        from transformers import AutoModel, AutoTokenizer
+
+        self.tokenizer = _from_pretrained(AutoTokenizer, path, "DistilBERT")
+        self.model = _from_pretrained(AutoModel, path, "DistilBERT").to(device).eval()
+        self.model.requires_grad_(False)
+        self.width: int = self.model.config.hidden_size
+        self.max_tokens: int = self.model.config.max_position_embeddings
+
+    @torch.no_grad()
+    def encode(self, captions: list[str]) -> Condition:
+        """Raises UserError for a caption that is longer than the model's positions."""
+        batch = self.tokenizer(captions, return_tensors="pt", padding=True).to(self.model.device)
+        length = batch["input_ids"].shape[1]
+        if length > self.max_tokens:
+            longest = max(captions, key=len)
+            raise UserError(
+                f"a caption has {length} word pieces, DistilBERT takes {self.max_tokens}: "
+                f"{longest[:60]!r}..."
+            )
+        hidden = self.model(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+        ).last_hidden_state
+        return Condition(hidden, batch["attention_mask"].bool())
+
+
+class ClipEncoder:
+    """CLIP's text feature at the end token, projected, not normalised; 22-token cut."""
+
+    pooled = True
+
+    def __init__(self, path: str, device: torch.device | str = "cpu") -> None:
+        self.tokenizer, model = _load_clip(path)
+        self.model = model.to(device).eval().requires_grad_(False)
+        self.width: int = self.model.config.projection_dim
+
+    @torch.no_grad()
+    def encode(self, captions: list[str]) -> Condition:
+        ids = clip_token_ids(self.tokenizer, captions).to(self.model.device)
+        # Hugging Face pools at the first end token when eos_token_id is CLIP's true one (49407)
+        # and at the largest id otherwise; both are the same position here. Positions after it
+        # cannot be seen by causal attention, so no attention mask is needed.
+        vectors = self.model(input_ids=ids).text_embeds
+        return pooled_condition(vectors)
+
+
+def clip_token_ids(tokenizer: object, captions: list[str], context: int = 77) -> Tensor:
+    """Token ids ``[B, 77]``: cut to 22 with the end token last, then padded with zeros.
+
+    HTML entities are resolved twice before, as OpenAI's tokenizer does.
+    """
+    captions = [html.unescape(html.unescape(caption)) for caption in captions]
+    batch = tokenizer(captions, truncation=True, max_length=CLIP_CONTEXT)  # type: ignore[operator]
+    ids = torch.zeros(len(captions), context, dtype=torch.long)
+    for row, tokens in zip(ids, batch["input_ids"], strict=True):
+        row[: len(tokens)] = torch.tensor(tokens)
+    return ids
+
+
+def pooled_condition(vectors: Tensor) -> Condition:
+    """One vector per caption ``[B, E]`` as a condition of one token."""
+    return Condition(vectors.unsqueeze(1), vectors.new_ones(len(vectors), 1, dtype=torch.bool))
+
+
+def pad_tokens(rows: list[Tensor]) -> Condition:
+    """Token sequences ``[L_i, E]`` to a zero-padded `Condition`."""
+    lengths = torch.tensor([len(row) for row in rows], device=rows[0].device)
+    tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    return Condition(
+        tokens, torch.arange(tokens.shape[1], device=lengths.device) < lengths[:, None]
+    )
+
+
+class PooledEncoder:
+    """Mean over the tokens of another encoder, for networks that take one vector per caption."""
+
+    pooled = True
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        self.encoder, self.width = encoder, encoder.width
+
+    def encode(self, captions: list[str]) -> Condition:
+        condition = self.encoder.encode(captions)
+        weights = condition.mask.to(condition.tokens.dtype).unsqueeze(-1)
+        mean = (condition.tokens * weights).sum(1) / weights.sum(1)
+        # The mean of n random word vectors shrinks with sqrt(n); bring it back to unit variance.
+        return pooled_condition(mean * weights.sum(1).sqrt())
+
+
+class CachedTextEncoder:
+    """Encodes every distinct caption once and keeps its tokens in memory."""
+
+    def __init__(self, encoder: TextEncoder, batch_size: int = 256) -> None:
+        self.encoder, self.batch_size = encoder, batch_size
+        self.width, self.pooled = encoder.width, encoder.pooled
+        self._tokens: dict[str, Tensor] = {}
+
+    def encode(self, captions: list[str]) -> Condition:
+        missing = [c for c in dict.fromkeys(captions) if c not in self._tokens]
+        for start in range(0, len(missing), self.batch_size):
+            part = missing[start : start + self.batch_size]
+            condition = self.encoder.encode(part)
+            for caption, tokens, mask in zip(part, condition.tokens, condition.mask, strict=True):
+                self._tokens[caption] = tokens[mask].cpu()
+        return pad_tokens([self._tokens[caption] for caption in captions])
+
+
+def build_text_encoder(
+    kind: str, path: str | None = None, device: torch.device | str = "cpu"
+) -> TextEncoder:
+    """The encoder of this kind; `path` is a local `transformers` folder or a hub name, for CLIP
+    also OpenAI's ``ViT-B-32.pt`` or its folder.
+
+    Raises UserError for an unknown kind or a model that cannot be loaded.
+    """
+    if kind == "builtin":
+        return BuiltinEncoder()
+    if kind == "bert":
+        return DistilBertEncoder(path or "distilbert-base-uncased", device)
+    if kind == "clip":
+        return ClipEncoder(path or "openai/clip-vit-base-patch32", device)
+    raise UserError(f"--text_encoder_type {kind} is unknown; choose one of {', '.join(KINDS)}")
+
+
+def _load_clip(path: str) -> tuple[Any, Any]:
+    """Tokenizer and text model of OpenAI's file, else of a `transformers` folder or hub name."""
+    file = Path(path) / CLIP_FILE if (Path(path) / CLIP_FILE).is_file() else Path(path)
+    if file.suffix == ".pt":
+        return load_openai_clip(file)
+    from transformers import CLIPTextModelWithProjection, CLIPTokenizerFast
+
+    tokenizer = _from_pretrained(CLIPTokenizerFast, path, "CLIP")
+    return tokenizer, _from_pretrained(CLIPTextModelWithProjection, path, "CLIP")
+
+
+def _from_pretrained(loader: Any, path: str, what: str) -> Any:
+    """From the folder or the hub's cache, else from the hub."""
+    try:
+        return loader.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError) as error:
+        problem = error
+    try:
+        if Path(path).exists():
+            raise problem
+        from transformers import AutoConfig
+
+        AutoConfig.from_pretrained(path)  # without a network it gives up soon; tokenizers do not
+        return loader.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        where = "folder" if Path(path).exists() else "folder or hub model"
+        raise UserError(
+            f"{what} text encoder: cannot load the {where} {path} ({str(error).splitlines()[0]}); "
+            "pass --text_encoder_path FOLDER, or train with --text_encoder_type builtin"
+        ) from None

@@ -1,0 +1,180 @@
+"""Text encoders: fixed values, independence of the batch, and the cache."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import DistilBertConfig, DistilBertModel
+
+from model.text.encoders import (
+    BuiltinEncoder,
+    CachedTextEncoder,
+    Condition,
+    DistilBertEncoder,
+    PooledEncoder,
+    build_text_encoder,
+    clip_token_ids,
+    pad_tokens,
+)
+from tests.golden.text_encoders import write_distilbert
+from tests.paths import ROOT
+from utils.errors import UserError
+
+CAPTIONS = ["a person walks", "a man raises his left arm and then kicks", ""]
+
+
+class Counting:
+    """Two tokens of width 3 per word; remembers what it was asked."""
+
+    width, pooled = 3, False
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+
+    def encode(self, captions: list[str]) -> Condition:
+        self.asked.append(captions)
+        rows = [torch.full((2 * len(c.split()) + 2, 3), float(len(c))) for c in captions]
+        return pad_tokens(rows)
+
+
+@pytest.fixture(scope="module")
+def bert_folder(tmp_path_factory) -> str:
+    """A DistilBERT of width 8 with 12 positions."""
+    folder = tmp_path_factory.mktemp("texts") / "bert"
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "man", "walks", "left"]
+    config = {
+        "vocab_size": len(vocab),
+        "dim": 8,
+        "hidden_dim": 16,
+        "n_layers": 1,
+        "n_heads": 2,
+        "max_position_embeddings": 12,
+    }
+    torch.manual_seed(0)
+    state = DistilBertModel(DistilBertConfig(**config)).state_dict()
+    write_distilbert(folder, config, vocab, state)
+    return str(folder)
+
+
+def test_word_vectors_never_change() -> None:
+    """Trained checkpoints depend on these numbers."""
+    encoder = BuiltinEncoder()
+    walks, left = (torch.from_numpy(encoder.word(word)[:4]) for word in ("walks", "left"))
+    expected = torch.tensor([1.1166042, -0.5356323, 0.9913823, -0.5866118])
+    torch.testing.assert_close(walks, expected, rtol=1e-6, atol=1e-6)
+    expected = torch.tensor([-0.3174036, 0.1769198, -0.4408820, 0.8929753])
+    torch.testing.assert_close(left, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_builtin_tokens_are_the_same_in_another_process() -> None:
+    script = (
+        "import hashlib; from model.text.encoders import BuiltinEncoder; "
+        f"tokens = BuiltinEncoder().encode({CAPTIONS!r}).tokens; "
+        "print(hashlib.sha256(tokens.numpy().tobytes()).hexdigest())"
+    )
+    digests = set()
+    for hash_seed in ("1", "2"):
+        run = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=ROOT,
+            env={"PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        digests.add(run.stdout)
+    assert len(digests) == 1
+
+
+def test_builtin_tokens_bind_neighbours_and_order() -> None:
+    def tokens(caption: str) -> torch.Tensor:
+        return BuiltinEncoder().encode([caption]).tokens[0]
+
+    assert torch.equal(tokens("A man walks."), tokens("a man, walks"))
+    assert tokens("a man").shape == (4, 256)  # two words between start and end
+    left_arm, right_arm = tokens("left arm right leg"), tokens("right arm left leg")
+    assert (left_arm[2] - right_arm[2]).abs().max() > 0.1, "arm knows which side it is"
+    assert (tokens("left left")[1] - tokens("left left")[2]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("kind", ["builtin", "bert"])
+def test_a_caption_is_encoded_alike_alone_and_in_a_batch(kind: str, bert_folder: str) -> None:
+    encoder = build_text_encoder(kind, bert_folder)
+    captions = ["a man walks left", "a man", ""]
+    together = encoder.encode(captions)
+    assert together.mask.sum(dim=1).tolist() == [6, 4, 2]
+    for caption, tokens, mask in zip(captions, together.tokens, together.mask, strict=True):
+        alone = encoder.encode([caption]).tokens[0]
+        torch.testing.assert_close(tokens[mask], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_distilbert_is_frozen_and_refuses_what_it_would_have_to_cut(bert_folder: str) -> None:
+    encoder = DistilBertEncoder(bert_folder)
+    assert not encoder.model.training
+    assert not any(p.requires_grad for p in encoder.model.parameters())
+    assert len(encoder.encode(["a " * 10])) == 1
+    with pytest.raises(UserError, match="13 word pieces, DistilBERT takes 12"):
+        encoder.encode(["a " * 11])
+
+
+def test_clip_ids_are_cut_to_22_with_the_end_token_last() -> None:
+    def tokenizer(captions: list[str], truncation: bool, max_length: int) -> dict:
+        assert truncation
+        words = [list(range(1, 1 + len(caption.split()))) for caption in captions]
+        return {"input_ids": [[98, *ids[: max_length - 2], 99] for ids in words]}
+
+    ids = clip_token_ids(tokenizer, ["walk " * 30, "walk"])
+    assert ids.shape == (2, 77)
+    assert ids[0, 21] == 99
+    assert torch.all(ids[0, 22:] == 0)
+    assert ids[1, :4].tolist() == [98, 1, 99, 0]
+
+
+def test_pooling_ignores_padding_and_keeps_the_scale() -> None:
+    pooled = PooledEncoder(BuiltinEncoder())
+    together = pooled.encode(CAPTIONS)
+    assert together.tokens.shape == (3, 1, 256)
+    assert together.mask.all()
+    alone = torch.cat([pooled.encode([caption]).tokens for caption in CAPTIONS])
+    torch.testing.assert_close(together.tokens, alone, rtol=1e-5, atol=1e-5)
+    long = pooled.encode(["a man walks in a circle and then waves with both of his hands"])
+    assert 0.8 < (long.tokens.std() / together.tokens[0].std()).item() < 2.5
+
+
+def test_the_cache_encodes_every_caption_once() -> None:
+    inner = Counting()
+    cached = CachedTextEncoder(inner)
+    cached.encode(["walk", "run fast", "walk"])
+    cached.encode(["run fast", "jump"])
+    assert inner.asked == [["walk", "run fast"], ["jump"]]
+
+
+def test_the_cache_keeps_order_and_drops_old_padding() -> None:
+    cached = CachedTextEncoder(Counting(), batch_size=2)
+    cached.encode(["a b c d e", "a", "a b"])
+    found = cached.encode(["a", "a b", "a"])
+    fresh = Counting().encode(["a", "a b", "a"])
+    assert torch.equal(found.tokens, fresh.tokens)
+    assert torch.equal(found.mask, fresh.mask)
+
+
+def test_conditions_repeat_as_batches_do() -> None:
+    condition = Counting().encode(["a", "b c"])
+    interleaved, repeated = condition.repeat_interleave(2), condition.repeat(2)
+    assert interleaved.mask.sum(1).tolist() == [4, 4, 6, 6]
+    assert repeated.mask.sum(1).tolist() == [4, 6, 4, 6]
+    assert torch.equal(interleaved[2:].tokens[0], condition.tokens[1])
+    assert len(interleaved) == len(repeated) == 4
+
+
+@pytest.mark.parametrize("kind", ["bert", "clip"])
+def test_a_folder_without_a_model_is_told_in_one_line(kind: str, tmp_path) -> None:
+    with pytest.raises(UserError, match="cannot load the folder") as error:
+        build_text_encoder(kind, str(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(UserError, match="clip, bert, builtin"):
+        build_text_encoder("word2vec")
