@@ -24,17 +24,18 @@ from prepare.synthetic import Options as SyntheticOptions
 from prepare.synthetic import build
 from rewards.tmr import TMRReward
 from tmr.model import TMR
-from train.loop import pick_device
+from utils.devices import DeviceOptions, pick_device
 from utils.errors import UserError, entry_point
 from utils.files import read_array
 from utils.options import option, parse_options
+from utils.seeding import SeedOptions
 
 SHOWN = 5  # rows of the table
 SIGNIFICANCE = 0.01  # of the one-sided sign test
 
 
 @dataclass
-class Options:
+class Options(SeedOptions, DeviceOptions):
     run_dir: str = option("models/tmr_humanml3d_guoh3dfeats", "run folder of the TMR model")
     text_encoder_path: str = option("", "local folder of DistilBERT")
     npy: str = option("", "one motion: raw features [T, D]")
@@ -43,8 +44,6 @@ class Options:
     data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
     split: str = option("test", "its split")
     num_pairs: int = option(64, "captions to score", minimum=8)
-    seed: int = option(10, "of the choice of captions")
-    device: str = option("auto", "auto, cpu, cuda, or a CUDA index")
 
     def validate(self) -> None:
         if bool(self.npy) != bool(self.text):

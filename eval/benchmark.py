@@ -37,10 +37,11 @@ from model.text.encoders import BuiltinEncoder, CachedTextEncoder
 from prepare import synthetic
 from rewards.tmr import TMRReward
 from tmr.model import TMR
-from train.loop import average_gradients, pick_device
+from utils.devices import DeviceOptions, pick_device
 from utils.errors import UserError, entry_point
 from utils.files import write_json
 from utils.options import option, parse_options
+from utils.processes import average_gradients
 from utils.provenance import provenance
 from utils.seeding import seed_everything
 
@@ -48,8 +49,7 @@ MADE_CLIPS = 500  # of procedural motion; more are the same files under further 
 
 
 @dataclass
-class Options:
-    device: str = option("auto", "auto, cpu, cuda, or a CUDA index")
+class Options(DeviceOptions):
     full_size: bool = option(False, "networks and amounts of the papers")
     quick: bool = option(False, "seconds of work, to try the script")
     repetitions: int = option(3, "timed repetitions, after one that is not counted", minimum=1)

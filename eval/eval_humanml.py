@@ -50,12 +50,12 @@ from model.compiled import COMPILE_HELP
 from model.mdm.checkpoints import load_generator, read_model_args, step_of
 from model.mdm.generator import SAMPLERS, MotionGenerator, SamplerOptions
 from rewards.co_embedding import CoEmbedder, EvaluatorFiles
-from train.loop import pick_device
+from utils.devices import DeviceOptions, pick_device
 from utils.errors import UserError, entry_point
 from utils.files import write_json, write_text
 from utils.options import option, parse_options
 from utils.provenance import provenance
-from utils.seeding import torch_generator
+from utils.seeding import SeedOptions, torch_generator
 
 # What a resumed evaluation may change: no figure of a replication depends on it.
 FREE_OPTIONS = (
@@ -65,11 +65,10 @@ FREE_OPTIONS = (
 
 
 @dataclass
-class Options:
+class Options(SeedOptions, DeviceOptions):
     model_path: str = option("", "checkpoint, e.g. save/NAME/model000475000.pt", required=True)
     eval_mode: str = option("wo_mm", "which protocol", choices=tuple(MODES))
     guidance_param: float = option(2.5, "guidance scale; 1 = plain conditional", minimum=0)
-    seed: int = option(10, "seed of every random draw", minimum=0)
     dataset: str = option("", "humanml, kit or another dataset; none = the checkpoint's")
     split: str = option("val", "its split; test is for the final table")
     data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
@@ -83,7 +82,6 @@ class Options:
     replications: int = option(0, "repetitions of the evaluation; 0 = the mode's", minimum=0)
     num_motions: int = option(0, "generated motions; 0 = the mode's", minimum=0)
     diversity_pairs: int = option(0, "pairs of Diversity; 0 = the mode's", minimum=0)
-    device: str = option("auto", "auto, cpu, cuda, or a CUDA index")
     precision: str = option("fp32", "of the generator", choices=("fp32", "bf16"))
     compile: bool = option(False, COMPILE_HELP)
     output_dir: str = option("", "folder for log and tables; none = beside the checkpoint")

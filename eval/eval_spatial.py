@@ -21,7 +21,7 @@ from data_loaders.humanml import MotionDataset
 from eval import eval_tmr
 from eval.eval_tmr import MotionSet, SampledOptions
 from rewards.tmr import Reward, TMRReward
-from train.loop import pick_device
+from utils.devices import pick_device
 from utils.errors import UserError, entry_point
 from utils.files import write_json
 from utils.options import option, parse_options

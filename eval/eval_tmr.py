@@ -34,15 +34,16 @@ from model.mdm.checkpoints import load_generator, read_model_args
 from model.mdm.generator import SAMPLERS, MDMGenerator, MotionGenerator, SamplerOptions
 from rewards.tmr import TMRReward
 from tmr.retrieval import retrieval_in_pools
-from train.loop import pick_device
+from utils.devices import DeviceOptions, pick_device
 from utils.errors import UserError, entry_point
 from utils.files import write_json
 from utils.options import option, parse_options
 from utils.provenance import provenance
+from utils.seeding import SeedOptions
 
 
 @dataclass
-class SampledOptions:
+class SampledOptions(SeedOptions, DeviceOptions):
     """Options of every script that compares several models on the captions of a split."""
 
     model_path: list[str] = option([], "checkpoints to compare", required=True)
@@ -55,8 +56,6 @@ class SampledOptions:
     sample_steps: int = option(0, "denoising steps; 0 = all", minimum=0)
     guidance_param: float = option(2.5, "guidance scale", minimum=0)
     batch_size: int = option(64, "motions generated at once", minimum=1)
-    seed: int = option(10, "seed of noise and pools")
-    device: str = option("auto", "auto, cpu, cuda, or a CUDA index")
     precision: str = option("fp32", "of the generator", choices=("fp32", "bf16"))
     compile: bool = option(False, COMPILE_HELP)
 

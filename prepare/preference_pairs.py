@@ -22,17 +22,17 @@ from model.compiled import COMPILE_HELP
 from model.mdm.checkpoints import load_generator, read_model_args
 from model.mdm.generator import SAMPLERS, SamplerOptions
 from rewards.load import RewardOptions, load_reward
-from train.loop import pick_device
 from train.preference.fixed_pairs import PairIndex, PairKey, PairStore, shard_path, write_shard
 from train.preference.pairs import CandidateSampler
+from utils.devices import DeviceOptions, pick_device
 from utils.errors import UserError, entry_point
 from utils.files import prepare_output_dir
 from utils.options import option, parse_options
-from utils.seeding import torch_generator
+from utils.seeding import SeedOptions, torch_generator
 
 
 @dataclass
-class Options(RewardOptions):
+class Options(RewardOptions, SeedOptions, DeviceOptions):
     model_path: str = option("", "checkpoint of the reference model", required=True)
     out: str = option("", "folder of the pairs", required=True)
     dataset: str = option("humanml", "humanml, kit, or the name of a folder in dataset/")
@@ -44,8 +44,6 @@ class Options(RewardOptions):
     candidate_steps: int = option(0, "denoising steps; 0 = all of the model's", minimum=0)
     guidance_param: float = option(2.5, "guidance scale; 1 = none", minimum=0)
     batch_size: int = option(64, "captions generated at once, and per file", minimum=1)
-    seed: int = option(10, "seed of every random draw", minimum=0)
-    device: str = option("auto", "auto, cpu, cuda, or a CUDA index")
     precision: str = option("fp32", "of the generator", choices=("fp32", "bf16"))
     compile: bool = option(False, COMPILE_HELP)
     resume: bool = option(False, "go on with the folder of the same options")

@@ -28,18 +28,18 @@ from model.mdm.checkpoints import load_generator, read_model_args, step_of
 from model.mdm.generator import SAMPLERS, MDMGenerator, SamplerOptions
 from sample.results import Results, save_results
 from sample.video import FORMATS, Panel, video_suffix, write_video
-from train.loop import pick_device
+from utils.devices import DeviceOptions, pick_device
 from utils.errors import UserError, entry_point
 from utils.files import prepare_output_dir
 from utils.options import option, parse_options
-from utils.seeding import torch_generator
+from utils.seeding import SeedOptions, torch_generator
 
 ROWS_PER_GRID = 3
 GRID_PANEL_SIZE = 320  # pixels
 
 
 @dataclass
-class SamplingOptions:
+class SamplingOptions(SeedOptions, DeviceOptions):
     """Options that every script which samples from checkpoints shares."""
 
     text_prompt: str | None = option(None, "one caption")
@@ -48,9 +48,7 @@ class SamplingOptions:
     guidance_param: float = option(2.5, "guidance scale; 1 = plain conditional", minimum=0)
     sampler: str = option("ancestral", "sampling algorithm", choices=SAMPLERS)
     sample_steps: int = option(0, "denoising steps; 0 = all of the model's", minimum=0)
-    seed: int = option(10, "seed of every random draw")
     batch_size: int = option(64, "motions generated at once", minimum=1)
-    device: str = option("auto", "auto, cpu, cuda, or a CUDA index")
     cuda: bool = option(True, "false forces the CPU")
     precision: str = option("fp32", "number type of the network", choices=("fp32", "bf16"))
     compile: bool = option(False, COMPILE_HELP)

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 
 from tests.train.fakes import FirstFeature, Spy, make_batch
-from train.loop import average_gradients
 from train.preference.pairs import PreferenceBatch
 from train.train_sopo import Options, PreferenceTask
+from utils.processes import average_gradients
 
 WORLD, ROWS = 2, 4
 METHODS = ("sft", "sopo")
