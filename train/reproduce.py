@@ -23,7 +23,6 @@ tables are the results.
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +82,7 @@ def read_entries(path: Path) -> list[Entry]:
 
 def make_stage(title: str, entry: Entry, options: Options) -> Stage:
     """Raises UserError for what its script would refuse, and for results of other options."""
-    wanted = command(import_module(entry.script), entry.values(options), title)
+    wanted = command(entry.script, entry.values(options), title)
     if isinstance(wanted.options, sweep.Options):
         return sweep_stage(title, entry, wanted.options, wanted.arguments)
     if not hasattr(wanted.options, "save_dir"):  # data

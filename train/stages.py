@@ -10,9 +10,9 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass, fields
+from importlib import import_module
 from pathlib import Path
 from statistics import mean
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -43,7 +43,12 @@ def as_words(value: Any) -> list[str]:
     return list(map(str, value if isinstance(value, list) else [value]))
 
 
-def section(script: ModuleType, content: Any, where: str, *reserved: str) -> dict[str, Any]:
+def options_of(script: str) -> type:
+    """The options of the command that follows ``python -m``."""
+    return import_module(script).Options
+
+
+def section(script: str, content: Any, where: str, *reserved: str) -> dict[str, Any]:
     """Options of a script from a part of a YAML file, over those of the file of its `config`.
 
     Raises UserError for names that the script lacks, and for those that are set elsewhere.
@@ -52,10 +57,10 @@ def section(script: ModuleType, content: Any, where: str, *reserved: str) -> dic
         raise UserError(f"{where} must hold `option: value` lines, not {content!r}")
     own = dict(content or {})
     config = own.pop("config", None)
-    known = {field.name for field in fields(script.Options)}
+    known = {field.name for field in fields(options_of(script))}
     for name in own:
         if name not in known:
-            raise UserError(f"{where}: {name} is no option of python -m {script.__name__}")
+            raise UserError(f"{where}: {name} is no option of python -m {script}")
         if name in reserved:
             raise UserError(f"{where}: {name} cannot be set here")
     if config is None:
@@ -68,7 +73,7 @@ def section(script: ModuleType, content: Any, where: str, *reserved: str) -> dic
     return section(script, start, f"{where}: config {config}", *reserved) | own
 
 
-def command(script: ModuleType, values: Mapping[str, Any], where: str) -> Command:
+def command(script: str, values: Mapping[str, Any], where: str) -> Command:
     """The command of a script for these options; None leaves an option out.
 
     Raises UserError for whatever the script would refuse.
@@ -78,13 +83,13 @@ def command(script: ModuleType, values: Mapping[str, Any], where: str) -> Comman
     complaint = io.StringIO()
     try:
         with redirect_stderr(complaint):
-            options = parse_options(script.Options, arguments)
+            options = parse_options(options_of(script), arguments)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     except SystemExit:  # argparse prints its usage, then the reason
         reason = complaint.getvalue().strip().splitlines()[-1].partition("error: ")[2]
         raise UserError(f"{where}: {reason}") from None
-    return Command([script.__name__, *arguments], options)
+    return Command([script, *arguments], options)
 
 
 def changes(found: Mapping[str, Any], wanted: Any) -> list[str]:
