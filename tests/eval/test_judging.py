@@ -48,10 +48,8 @@ def test_seeds_of_one_name_share_a_row() -> None:
 def test_compile_reaches_the_generator(tmp_path) -> None:
     path = str(write_tiny_checkpoint(tmp_path / "tiny"))
     for compile in (True, False):
-        assert (
-            load_model(path, SampledOptions(device="cpu", compile=compile), HUMANML).compiled
-            is compile
-        )
+        options = SampledOptions(device="cpu", compile=compile)
+        assert load_model(path, options, HUMANML).compiled is compile
 
 
 def test_names_must_match_the_checkpoints() -> None:
