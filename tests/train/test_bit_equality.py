@@ -10,11 +10,13 @@ version of PyTorch sums in another order, so that elsewhere they agree to a rela
 
 import platform
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from data_loaders.humanml import open_dataset
 from data_loaders.skeleton import HUMANML
 from model.mdm.checkpoints import save_checkpoint
 from prepare import synthetic
@@ -40,7 +42,9 @@ class Chain:
     def __init__(self, root: Path) -> None:
         self.root, self.data = root, root / "data"
         synthetic.build(synthetic.Options(out=str(self.data), num_clips=60, captions_per_clip=2))
+        stats = open_dataset("tiny", "train", str(self.data)).stats
         generator = tiny_generator(HUMANML, arch="trans_dec", cond_mask_prob=0.1)
+        generator = replace(generator, stats=stats)
         args = {"dataset": "tiny", "data_dir": str(self.data)}
         self.base = save_checkpoint(root / "base", 1, generator, args=args)
         tiny_tmr(features=HUMANML.feature_dim).save(root / "reward")
@@ -50,7 +54,7 @@ class Chain:
         return [*data, "--model_path", str(self.base), "--reward_path", str(self.root / "reward")]
 
     def make_pairs(self) -> None:
-        arguments = ["--out", str(self.root / "pairs"), "--num_candidates", "2"]
+        arguments = ["--out", str(self.root / "pairs"), "--num_candidates", "2", "--batch_size", "4"]
         run_main("prepare.preference_pairs", [*self.common(), *arguments])
 
     def losses(self, method: str) -> list[float]:
