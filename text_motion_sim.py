@@ -9,6 +9,8 @@ the embedded dataset. The exit code is 0 when the ordering is right and 1 when i
 form prints one score, (cos + 1) / 2, for raw (un-normalised) features ``[T, D]``.
 """
 
+from utils.start import entry_point
+
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ from prepare.synthetic import build
 from rewards.tmr import TMRReward
 from tmr.model import TMR
 from utils.devices import DeviceOptions, pick_device
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.files import read_array
 from utils.options import option, parse_options
 from utils.seeding import SeedOptions

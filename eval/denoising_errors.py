@@ -9,6 +9,8 @@ generates for the same captions, always with the same noise. Preference tuning s
 second without raising the first.
 """
 
+from utils.start import entry_point
+
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +26,6 @@ from eval.motion_sets import (
     real_motions,
 )
 from model.mdm.generator import MDMGenerator
-from utils.errors import entry_point
 from utils.files import write_json
 from utils.options import option, parse_options
 from utils.provenance import provenance

@@ -17,8 +17,9 @@ evaluation goes on at the next replication with --resume and gives the figures o
 the feet, the jerk and the stated facts say of one motion per clip, beside the real ones.
 """
 
+from utils.start import entry_point
+
 from eval.humanml_benchmark import Options, evaluate
-from utils.errors import entry_point
 from utils.options import parse_options
 
 

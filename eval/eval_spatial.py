@@ -11,6 +11,8 @@ and reward together. Where the dataset has annotations, the share of stated side
 joints measures the generator without any reward.
 """
 
+from utils.start import entry_point
+
 from dataclasses import asdict, dataclass
 
 import torch
@@ -29,7 +31,7 @@ from eval.motion_sets import (
 )
 from rewards.tmr import Reward, TMRReward
 from utils.devices import pick_device
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.files import write_json
 from utils.options import option, parse_options
 from utils.provenance import provenance

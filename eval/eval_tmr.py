@@ -12,11 +12,12 @@ that judge's space, and the share of stated facts that hold on the joints. The r
 dataset itself: a model above it has exploited the judge, not surpassed people.
 """
 
+from utils.start import entry_point
+
 from dataclasses import asdict, dataclass
 
 from eval.judging import JudgedOptions, embed, format_table, judge_motions, load_judge
 from eval.motion_sets import generated_motions, load_model, open_split, real_motions
-from utils.errors import entry_point
 from utils.files import write_json
 from utils.options import option, parse_options
 from utils.provenance import provenance

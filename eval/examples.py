@@ -12,6 +12,8 @@ motion, that of the first and that of the second model: gain1.gif, ..., median1.
 ...), a table of them as examples.md, and the same as examples.json.
 """
 
+from utils.start import entry_point
+
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -27,7 +29,7 @@ from eval.judging import JudgedOptions, load_judge, scores
 from eval.motion_sets import MotionSet, generated_motions, load_model, real_motions
 from model.mdm.checkpoints import read_model_args
 from sample.video import Panel, video_suffix, write_video
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.files import prepare_output_dir, write_json, write_text
 from utils.options import option, parse_options
 from utils.provenance import provenance

@@ -10,6 +10,8 @@ the facts that the captions state and by foot skating. Where the rows do not dif
 this reward teach nothing; where the clips do not differ from the best, the model leaves no room.
 """
 
+from utils.start import entry_point
+
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -23,7 +25,7 @@ from eval.judging import JudgedOptions, load_judge, measure_joints, scores
 from eval.motion_sets import MotionSet, generated_motions, load_model, open_split, real_motions
 from model.mdm.generator import MotionGenerator
 from rewards.tmr import TMRReward
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.files import write_json
 from utils.options import option, parse_options
 from utils.provenance import provenance

@@ -12,6 +12,8 @@ evaluators and not a success. Runs of other datasets, splits, protocols, evaluat
 refused.
 """
 
+from utils.start import entry_point
+
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -21,7 +23,7 @@ import yaml
 
 from eval.protocol import MODES
 from eval.results_table import COLUMNS, STYLES, Cell, Row, Setting, format_table, rows_of
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.files import read_json, write_text
 from utils.intervals import mean_and_interval
 from utils.options import option, parse_options

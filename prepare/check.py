@@ -9,6 +9,8 @@ works there; the first check of a dataset also packs it. The exit code is 0 when
 and 1 otherwise.
 """
 
+from utils.start import entry_point
+
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -25,7 +27,7 @@ from model.text.encoders import build_text_encoder
 from rewards.co_embedding import CoEmbedder, EvaluatorFiles
 from rewards.tmr import TMRReward
 from tmr.model import TMR
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.options import option, parse_options
 
 TASKS = ("train", "generate", "evaluate")

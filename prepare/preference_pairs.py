@@ -10,6 +10,8 @@ and modipo_g (--reward evaluator) both. Every file is written at once or not at 
 the seed and its number alone, so a run that was killed goes on with --resume to the same result.
 """
 
+from utils.start import entry_point
+
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from rewards.load import RewardOptions, load_reward
 from train.preference.fixed_pairs import PairIndex, PairKey, PairStore, shard_path, write_shard
 from train.preference.pairs import CandidateSampler
 from utils.devices import DeviceOptions, pick_device
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.files import prepare_output_dir
 from utils.options import option, parse_options
 from utils.seeding import SeedOptions, torch_generator

@@ -10,6 +10,8 @@ results.npy (joints, captions, lengths; see sample/results.py), results.txt, res
 video per motion (sample00_rep00.mp4) and grids of them (samples_00_to_02.mp4: a row per caption).
 """
 
+from utils.start import entry_point
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from model.mdm.generator import SAMPLERS, MDMGenerator, SamplerOptions
 from sample.results import Results, save_results
 from sample.video import FORMATS, Panel, video_suffix, write_video
 from utils.devices import DeviceOptions, pick_device
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.files import prepare_output_dir
 from utils.options import option, parse_options
 from utils.seeding import SeedOptions, torch_generator

@@ -5,6 +5,8 @@
 Prints one row per quantity and exits with 1 when one is out of tolerance or a file is unreadable.
 """
 
+from utils.start import entry_point
+
 import importlib
 import pkgutil
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import tests.golden
 from tests.golden.base import Golden, Row, checks_for
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.options import option, parse_options
 
 NOT_COVERED = ("mld_", "motionlcm_")  # latent diffusion models: no code for them yet

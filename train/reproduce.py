@@ -20,6 +20,8 @@ In options, {bvh_dir} and {jobs} stand for those of this command. The sweeps com
 tables are the results.
 """
 
+from utils.start import entry_point
+
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,7 +32,7 @@ import yaml
 
 from train import sweep
 from train.stages import Stage, StageRunner, command, go_on, refuse_changes
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.options import option, parse_options
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "reproduce"

@@ -21,6 +21,7 @@ import yaml
 from utils.errors import UserError
 from utils.files import read_json, write_json
 from utils.options import parse_options
+from utils.threads import share_threads
 
 POLL_SECONDS = 0.05
 # Options that may differ between a stored result and what is asked for: no figure depends on them.
@@ -252,9 +253,7 @@ class StageRunner:
         environment = dict(os.environ)
         if self.gpus and self.jobs > 1:  # a stage that runs alone may use all of them
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
-        if self.jobs > 1:  # processes that all take every core slow each other down
-            cores = max(1, (os.cpu_count() or 1) // self.jobs)
-            environment.setdefault("OMP_NUM_THREADS", str(cores))
+        share_threads(environment, self.jobs)
         path = self.log_path(stage)
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "ab") as log:

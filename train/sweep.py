@@ -23,6 +23,8 @@ run is an ordinary command, printed before it starts; what is finished is skippe
 off goes on. Rows are judged by their last checkpoints, after the same number of steps.
 """
 
+from utils.start import entry_point
+
 import re
 import signal
 from collections.abc import Sequence
@@ -48,7 +50,7 @@ from train.stages import (
     refuse_changes,
     section,
 )
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.files import read_json, write_text
 from utils.options import option, parse_options
 

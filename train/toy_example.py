@@ -15,6 +15,8 @@ method the mean reward, the mass in the far mode, and KL(reward density || gener
 of the preferred points (sft), and points of the reward density itself.
 """
 
+from utils.start import entry_point
+
 import copy
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -35,7 +37,7 @@ from model.text.encoders import Condition
 from train import train_sopo
 from train.preference.methods import METHODS
 from train.train_sopo import PreferenceTask
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.files import atomic_write, prepare_output_dir, write_json
 from utils.intervals import mean_and_interval
 from utils.options import option, parse_options

@@ -14,6 +14,8 @@ worst, use it only below tau, weight the preferred motion by its distance to the
 minimise Eq. 17. docs/method.md lists every choice that the paper leaves open.
 """
 
+from utils.start import entry_point
+
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,7 +50,7 @@ from train.preference.pairs import (
     RewardThreshold,
 )
 from train.preference.safeguards import SafeguardOptions, noisy_enough, omega_t
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.options import option, parse_options
 
 

@@ -8,10 +8,11 @@ from accelerate import Accelerator
 from torch.utils.flop_counter import FlopCounterMode
 
 from data_loaders.skeleton import HUMANML
-from eval.benchmark import Item, Options, Timing, load_networks, make_clips, measure_item, run
+from eval.benchmark import Options, load_networks, make_clips, run
 from eval.speed.few_steps import StepComparison
 from eval.speed.plain_path import PlainGenerator, PlainMDM, without_fused_layers
-from eval.speed.workload import FULL, QUICK, Workload, network_flops
+from eval.speed.timing import Timing, measure_item
+from eval.speed.workload import FULL, QUICK, Item, Workload, network_flops
 from model.mdm.generator import SamplerOptions, length_mask
 from model.mdm.network import MDM
 from rewards.tmr import TMRReward
