@@ -64,7 +64,7 @@ class Results:
     def read(options: Options) -> "Results":
         """Raises UserError where the files do not belong together."""
         report, seeds = read_json(options.judged), read_json(options.card).get("seeds")
-        names = [name for name in report["rows"] if name != "real"]
+        names = report["options"]["names"]
         if not seeds:
             raise UserError(f"{options.card} holds no figures of several seeds")
         if len(names) != len(options.benchmarks):
@@ -93,8 +93,8 @@ class Results:
 
 
 def judged_table(report: dict[str, Any]) -> str:
-    rows = {name: [Figures(**seed) for seed in row] for name, row in report["rows"].items()}
-    options = report["options"]
+    options, found = report["options"], report["rows"]
+    rows = {n: [Figures(**seed) for seed in found[n]] for n in ("real", *options["names"])}
     heading = (
         f"{options['dataset']}, {options['split']} split, {report['captions']} captions, "
         f"{options['sampler']} with {options['sample_steps'] or 'all'} steps, seed "
@@ -133,10 +133,8 @@ def verdict(who: str, found: list[Difference], pair: tuple[str, str]) -> str:
     control, tuned = pair
     if not any(titles.values()):
         return f"By {who}, no difference between {tuned} and {control} exceeds that of two seeds."
-    told = [f"{v} in {which}" for v, which in titles.items() if which]
-    return (
-        f"By {who}, {tuned} is beyond what the seed explains {' and '.join(told)} than {control}."
-    )
+    told = " and ".join(f"{v} in {which}" for v, which in titles.items() if which)
+    return f"By {who}, {tuned} is {told} than {control}, beyond what the seed makes."
 
 
 def commands(options: Options, report: dict[str, Any]) -> str:

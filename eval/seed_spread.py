@@ -14,6 +14,7 @@ from scipy.stats import t as student_t
 from scipy.stats import ttest_ind
 
 from eval import judging, results_table
+from utils.errors import UserError
 from utils.files import read_json
 
 Row = dict[str, float]
@@ -95,13 +96,16 @@ def benchmark_rows(report: dict[str, Any]) -> tuple[Row, Row]:
 def seeds_of_sweep(folder: Path) -> dict[str, dict[str, list[Row]]]:
     """``judge`` and ``evaluators`` -> name of the row -> a row per seed, in order of the seeds.
 
-    The folder is that of train.sweep with both evaluations: a folder ROW_seedS per run.
+    The folder is that of train.sweep with both evaluations: a folder ROW_seedS per run. Raises
+    UserError where a result is missing.
     """
     found: dict[str, dict[str, list[Row]]] = {"judge": {}, "evaluators": {}}
     for run in sorted(folder.glob("*_seed*")):
         name = run.name.rpartition("_seed")[0]
         (judged,) = judged_rows(read_json(run / "eval_tmr.json"))[run.name]
         found["judge"].setdefault(name, []).append(judged)
-        (benchmark,) = run.glob("eval_humanml_*.json")
-        found["evaluators"].setdefault(name, []).append(benchmark_rows(read_json(benchmark))[1])
+        results = [path for path in run.glob("eval_humanml_*.json") if "progress" not in path.name]
+        if len(results) != 1:
+            raise UserError(f"{run} holds {len(results)} results of eval.eval_humanml, not one")
+        found["evaluators"].setdefault(name, []).append(benchmark_rows(read_json(results[0]))[1])
     return found

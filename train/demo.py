@@ -13,10 +13,10 @@ what is finished is skipped, and what was cut off goes on from its last checkpoi
 
 from utils.start import entry_point
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from train.plans import Places, carry_out, read_plan
+from train.plans import Places, carry_out, read_plans
 from utils.options import option, parse_options
 
 
@@ -29,14 +29,12 @@ class Options:
 @entry_point
 def main() -> None:
     options = parse_options(Options, description=__doc__)
-    name = "demo_full" if options.full else "demo"
-    folder = Path("save", name)
+    names = ["demo_full", "demo"] if options.full else ["demo"]
+    folder = Path("save", names[0])
     places = Places(results=str(folder))
-    before = []
     if options.full:
-        places = Places(results=str(folder), weights=str(folder / "embedded"))
-        before = read_plan("demo_full", places)
-    carry_out([*before, *read_plan("demo", places)], folder, options.dry_run, show=True)
+        places = replace(places, weights=str(folder / "embedded"))
+    carry_out(read_plans(names, places), folder, options.dry_run, show=True)
 
 
 if __name__ == "__main__":

@@ -148,6 +148,12 @@ def read_plan(name: str, places: Places, dry_run: bool = False) -> list[Stage]:
     return [made[e.name] for e in needed]
 
 
+def read_plans(names: Sequence[str], places: Places, dry_run: bool = False) -> list[Stage]:
+    """Several plans in a row; what two of them make is made once."""
+    stages = {s.product: s for name in names for s in read_plan(name, places, dry_run)}
+    return list(stages.values())
+
+
 def pages_of(stage: Stage) -> list[Path]:
     """What a stage wrote to be read: the tables of a sweep, or its product in Markdown."""
     if stage.arguments[0] == SWEEP:

@@ -13,7 +13,7 @@ from utils.start import entry_point
 from dataclasses import dataclass
 from pathlib import Path
 
-from train.plans import Places, carry_out, read_plan
+from train.plans import Places, carry_out, read_plans
 from utils.options import option, parse_options
 
 BENCHMARKS = ("synthetic", "mocap", "demo")
@@ -33,7 +33,7 @@ def main() -> None:
     options = parse_options(Options, description=__doc__)
     places = Places(bvh_dir=options.bvh_dir, jobs=options.jobs)
     names = ("synthetic", "mocap") if options.benchmark == "both" else (options.benchmark,)
-    stages = [stage for name in names for stage in read_plan(name, places, options.dry_run)]
+    stages = read_plans(names, places, options.dry_run)
     carry_out(stages, Path(options.save_dir), options.dry_run)
 
 
