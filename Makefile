@@ -1,11 +1,11 @@
-# make setup | test | demo | reproduce | lint | clean; each does its own set-up in .venv
+# make setup | test | demo | demo-full | reproduce | lint | clean; each does its own set-up in .venv
 # make reproduce reruns docs/results.md on the embedded dataset, BENCHMARK=mocap BVH=folder on the
 # motion capture of docs/mocap.md, BENCHMARK=both on both; it says first how long that takes
 PYTHON ?= python3
 BENCHMARK ?= synthetic
 BIN := .venv/bin
 
-.PHONY: setup test demo reproduce lint format clean
+.PHONY: setup test demo demo-full reproduce lint format clean
 
 setup: .venv/.up-to-date
 
@@ -27,6 +27,9 @@ format: setup
 
 demo: setup
 	$(BIN)/python -m train.demo
+
+demo-full: setup
+	$(BIN)/python -m train.demo --full
 
 reproduce: setup
 	$(BIN)/python -m train.reproduce --benchmark $(BENCHMARK) $(if $(BVH),--bvh_dir '$(BVH)')

@@ -8,16 +8,14 @@ several seeds of the same tuning; a difference of this run counts where it excee
 alone makes of the difference of two runs (95 %).
 """
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
-from data_loaders.humanml import PROJECT_ROOT
 from eval.judging import Figures, format_table
 from eval.seed_spread import Difference, Row, benchmark_rows, differences, judged_rows
+from utils.commands import typed
 from utils.errors import UserError, entry_point
 from utils.files import read_json, write_text
-from utils.interpreter import interpreter
 from utils.options import option, parse_options
 from utils.tables import markdown_table
 
@@ -139,18 +137,19 @@ def verdict(who: str, found: list[Difference], pair: tuple[str, str]) -> str:
 
 def commands(options: Options, report: dict[str, Any]) -> str:
     """Three commands to try, which run as they are printed."""
-    python, own = interpreter(), report["options"]
-    config = os.path.relpath(PROJECT_ROOT / "configs" / "demo" / "sopo.yaml")
-    return f"""\
+    used = report["options"]
+    base = used["model_path"][0]
+    return typed(
+        f"""\
     # a motion of your own, before and after
-    {python} -m sample.compare --names base SoPo --text_prompt "a person jumps twice" \\
-        --output_dir save/my_motion --model_path {own["model_path"][0]} {options.tuned_path}
+    python -m sample.compare --names base SoPo --text_prompt "a person jumps twice" \\
+        --output_dir save/my_motion --model_path {base} {options.tuned_path}
     # the same tuning without the gate: every generated motion counts as unpreferred
-    {python} -m train.train_sopo --config {config} --method dsopo --save_dir save/dsopo \\
-        --dataset {own["dataset"]} --model_path {own["model_path"][0]} \\
-        --reward_path {own["reward_path"]}
+    python -m train.train_sopo --config configs/demo/sopo.yaml --method dsopo \\
+        --save_dir save/dsopo --model_path {base} --reward_path {used["reward_path"]}
     # reward, judge, base and evaluators from nothing as well, in about an hour
-    {python} -m train.demo --full"""
+    python -m train.demo --full"""
+    )
 
 
 def page(options: Options) -> str:

@@ -22,7 +22,6 @@ from typing import Any
 
 import yaml
 
-from data_loaders.humanml import PROJECT_ROOT
 from model.shipped import SHIPPED
 from train import sweep_plan
 from train.stages import (
@@ -35,25 +34,21 @@ from train.stages import (
     refuse_changes,
 )
 from utils.errors import UserError
+from utils.places import PROJECT_ROOT
 
 CONFIGS = PROJECT_ROOT / "configs" / "reproduce"
 SWEEP = "train.sweep"
 
 
-def from_here(path: Path) -> str:
-    """A path as one would type it in the working folder."""
-    return os.path.relpath(path)
-
-
 @dataclass(frozen=True)
 class Places:
-    """weights: the models that the demo starts from; results: where it writes."""
+    """shipped: the models of the project; weights: those that the demo starts from; results:
+    where it writes."""
 
     bvh_dir: str = "MOCAP"
     jobs: int = 4
-    configs: str = field(default_factory=lambda: from_here(PROJECT_ROOT / "configs"))
-    shipped: str = field(default_factory=lambda: from_here(SHIPPED))
-    weights: str = field(default_factory=lambda: from_here(SHIPPED))
+    shipped: str = field(default_factory=lambda: os.path.relpath(SHIPPED))
+    weights: str = field(default_factory=lambda: os.path.relpath(SHIPPED))
     results: str = "save/demo"
 
     def fill(self, value: Any) -> Any:

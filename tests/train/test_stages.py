@@ -218,3 +218,16 @@ def test_an_evaluation_is_stale_when_the_model_is_newer_or_its_options_differ(tm
 
 def test_times_are_told_in_the_unit_that_fits() -> None:
     assert [format_time(s) for s in (42, 600, 36000)] == ["42 s", "10 min", "10.0 h"]
+
+
+def test_the_output_of_a_stage_is_shown_while_it_runs_if_asked_for(probe, tmp_path, capsys) -> None:
+    make_runner(tmp_path).run([probe("a")])
+    assert "None None" not in capsys.readouterr().out.splitlines()
+    runner = StageRunner(tmp_path, 1, show=True)
+    runner.gpus = []
+    runner.run([probe("b"), probe("c", "fail")])
+    lines = capsys.readouterr().out.splitlines()
+    shown, ended = lines.index("None None"), lines.index("b: 0 s")
+    assert shown < ended, "what it printed, without the command that its log begins with"
+    assert lines.count(probe("b").command) == 0
+    assert "the reason" in lines
