@@ -8,13 +8,15 @@ several seeds of the same tuning; a difference of this run counts where it excee
 alone makes of the difference of two runs (95 %).
 """
 
+from utils.start import entry_point
+
 from dataclasses import dataclass
 from typing import Any
 
 from eval.judging import Figures, format_table
 from eval.seed_spread import Difference, Row, benchmark_rows, differences, judged_rows
 from utils.commands import typed
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.files import read_json, write_text
 from utils.options import option, parse_options
 from utils.tables import markdown_table

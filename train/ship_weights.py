@@ -10,6 +10,8 @@ and of the data what makes it and its digest. With --sweep it also holds the fig
 of that sweep, whose spread the demo compares its own run with.
 """
 
+from utils.start import entry_point
+
 import hashlib
 import json
 import shlex
@@ -37,7 +39,7 @@ from model.single_file import SUFFIX, read_single_state, write_single_file
 from rewards.co_embedding import STATS_FOLDERS, Evaluators
 from tmr.model import TMR
 from train.stages import as_words
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.files import atomic_write, prepare_output_dir, read_json, write_json
 from utils.options import option, parse_options
 

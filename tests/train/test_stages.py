@@ -221,14 +221,19 @@ def test_times_are_told_in_the_unit_that_fits() -> None:
 
 
 def test_the_output_of_a_stage_is_shown_while_it_runs_if_asked_for(probe, tmp_path, capsys) -> None:
+    def printed() -> list[str]:
+        return capsys.readouterr().out.splitlines()
+
     make_runner(tmp_path).run([probe("a")])
-    assert "None None" not in capsys.readouterr().out.splitlines()
+    assert not any(line.startswith("None ") for line in printed()), "what the probe tells"
     runner = StageRunner(tmp_path, 1, show=True)
     runner.gpus = []
     runner.run([probe("b"), probe("c", "fail")])
-    lines = capsys.readouterr().out.splitlines()
-    shown = lines.index("None None")
-    ended = next(i for i, line in enumerate(lines) if line.startswith("b: "))
-    assert shown < ended, "what it printed, without the command that its log begins with"
-    assert lines.count(probe("b").command) == 0
+    lines = printed()
+    first = {
+        word: next(i for i, x in enumerate(lines) if x.startswith(word))
+        for word in ("None ", "b: ")
+    }
+    assert first["None "] < first["b: "]
+    assert probe("b").command not in lines, "the log begins with it, the screen has it already"
     assert "the reason" in lines
