@@ -2,7 +2,8 @@
 
 The rules are those of the public loaders: clips of 40 (KIT: 24) to 199 frames, captions for parts
 of a clip become clips of their own, lengths are cut to a multiple of 4 (one unit less in a third
-of the draws) from a random start, normalised, and zero-padded.
+of the draws) from a random start, and zero-padded. Batches are raw: whoever reads them
+normalises by statistics of its own.
 """
 
 from collections import Counter
@@ -21,6 +22,7 @@ from data_loaders.packing import PackedClips, load_packed
 from data_loaders.skeleton import HUMANML, KIT, SKELETONS, Skeleton, skeleton_for_dim
 from utils.errors import UserError
 from utils.files import read_json
+from utils.masks import zero_padding
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = {"humanml": "HumanML3D", "kit": "KIT-ML"}
@@ -50,7 +52,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class MotionBatch:
-    """motion ``[B, T, D]`` normalised, zero beyond lengths ``[B]``; captions, tokens, names: B."""
+    """motion ``[B, T, D]`` raw, zero beyond lengths ``[B]``; captions, tokens, names: B."""
 
     motion: Tensor
     lengths: Tensor
@@ -58,11 +60,9 @@ class MotionBatch:
     tokens: list[tuple[str, ...]]
     names: list[str]
 
-    @property
-    def mask(self) -> Tensor:
-        """``[B, T]``, True = valid."""
-        frames = torch.arange(self.motion.shape[1], device=self.lengths.device)
-        return frames < self.lengths[:, None]
+    def normalized(self, stats: Statistics) -> Tensor:
+        """The motions ``[B, T, D]`` in the space of `stats`, zero beyond their lengths."""
+        return zero_padding(stats.normalize(self.motion), self.lengths)
 
     def to(self, device: torch.device | str) -> "MotionBatch":
         return MotionBatch(
@@ -338,13 +338,12 @@ def _draw(entry: Entry, uniform: np.ndarray, random_items: bool) -> Draw:
 def collate(
     dataset: MotionDataset, items: list[tuple[Entry, Draw]], pad_to: int | None = None
 ) -> MotionBatch:
-    """Crop, normalise and zero-pad the items."""
+    """Crop and zero-pad the items."""
     lengths = torch.tensor([draw.length for _, draw in items])
     frames = pad_to or int(lengths.max())
     motion = torch.zeros(len(items), frames, dataset.stats.feature_dim)
     for row, (entry, draw) in zip(motion, items, strict=True):
-        part = dataset.raw(entry)[draw.first : draw.first + draw.length]
-        row[: draw.length] = dataset.stats.normalize(part)
+        row[: draw.length] = dataset.raw(entry)[draw.first : draw.first + draw.length]
     captions = [entry.captions[draw.caption] for entry, draw in items]
     return MotionBatch(
         motion,

@@ -31,8 +31,8 @@ from data_loaders.skeleton import HUMANML
 from eval.metrics import POOL
 from eval.speed.few_steps import StepComparison, format_few_steps
 from eval.speed.workload import FULL, GUIDANCE, QUICK, SMALL, Item, Sizes, Workload
-from model.mdm.checkpoints import build_generator, load_generator
-from model.mdm.generator import MDMGenerator
+from model.families import load_generator
+from model.mdm.generator import MDMGenerator, build_generator
 from model.text.encoders import BuiltinEncoder, CachedTextEncoder
 from prepare import synthetic
 from rewards.tmr import TMRReward

@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from data_loaders.humanml import MotionBatch, open_dataset, resolve_dataset
 from data_loaders.normalizer import convert
+from diffusion.sampling import SAMPLERS, SamplerOptions
 from eval.metrics import POOL
 from eval.motion_quality import Judges, Quality, format_quality, measure_generator
 from eval.progress import Progress
@@ -47,8 +48,9 @@ from eval.protocol import (
 from eval.split_embeddings import SplitEmbeddings
 from eval.tables import STYLES, Setting, format_table, rows_of
 from model.compiled import COMPILE_HELP
-from model.mdm.checkpoints import load_generator, read_model_args, step_of
-from model.mdm.generator import SAMPLERS, MotionGenerator, SamplerOptions
+from model.families import load_generator
+from model.mdm.checkpoints import read_model_args, step_of
+from model.mdm.generator import MotionGenerator
 from rewards.co_embedding import CoEmbedder, EvaluatorFiles
 from train.loop import pick_device
 from utils.errors import UserError, entry_point

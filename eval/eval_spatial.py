@@ -20,7 +20,8 @@ from data_loaders.captions import swap_left_right
 from data_loaders.humanml import MotionDataset
 from eval import eval_tmr
 from eval.eval_tmr import MotionSet, SampledOptions
-from rewards.tmr import Reward, TMRReward
+from rewards.seam import Reward
+from rewards.tmr import TMRReward
 from train.loop import pick_device
 from utils.errors import UserError, entry_point
 from utils.files import write_json

@@ -28,10 +28,12 @@ from data_loaders.facts import FactAccuracy, score_facts
 from data_loaders.features import features_to_joints
 from data_loaders.humanml import MotionDataset, make_loader, open_dataset
 from data_loaders.skeleton import Skeleton
+from diffusion.sampling import SAMPLERS, SamplerOptions
 from eval.metrics import fid, foot_skating
 from model.compiled import COMPILE_HELP
-from model.mdm.checkpoints import load_generator, read_model_args
-from model.mdm.generator import SAMPLERS, MDMGenerator, MotionGenerator, SamplerOptions
+from model.families import load_generator
+from model.mdm.checkpoints import read_model_args
+from model.mdm.generator import MDMGenerator, MotionGenerator
 from rewards.tmr import TMRReward
 from tmr.retrieval import retrieval_in_pools
 from train.loop import pick_device

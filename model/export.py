@@ -10,12 +10,7 @@ and cannot hold code.
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.mdm.checkpoints import (
-    config_from_args,
-    load_stats,
-    load_weights,
-    read_model_args,
-)
+from model.mdm.checkpoints import config_from_args, load_stats, load_weights, read_model_args
 from model.mdm.network import MDM
 from model.single_file import SUFFIX, is_single_file, write_single_file
 from utils.errors import UserError, entry_point

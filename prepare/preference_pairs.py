@@ -19,11 +19,13 @@ from tqdm import tqdm
 
 from data_loaders.humanml import Draw, Entry, MotionDataset, collate, open_dataset, unit_length
 from model.compiled import COMPILE_HELP
-from model.mdm.checkpoints import load_generator, read_model_args
-from model.mdm.generator import SAMPLERS, SamplerOptions
+from model.families import load_generator
+from model.mdm.checkpoints import read_model_args
+from model.seam import Samples
 from rewards.load import RewardOptions, load_reward
 from train.loop import pick_device
 from train.preference.fixed_pairs import PairIndex, PairKey, PairStore, shard_path, write_shard
+from train.preference.options import CandidateOptions
 from train.preference.pairs import CandidateSampler
 from utils.errors import UserError, entry_point
 from utils.files import prepare_output_dir
@@ -32,7 +34,7 @@ from utils.seeding import torch_generator
 
 
 @dataclass
-class Options(RewardOptions):
+class Options(CandidateOptions, RewardOptions):
     model_path: str = option("", "checkpoint of the reference model", required=True)
     out: str = option("", "folder of the pairs", required=True)
     dataset: str = option("humanml", "humanml, kit, or the name of a folder in dataset/")
@@ -40,9 +42,6 @@ class Options(RewardOptions):
     text_encoder_path: str = option("", "local folder of CLIP or DistilBERT")
     num_candidates: int = option(4, "K motions generated per caption", minimum=2)
     num_captions: int = option(0, "training captions, drawn at random; 0 = all", minimum=0)
-    candidate_sampler: str = option("ancestral", "of the motions", choices=SAMPLERS)
-    candidate_steps: int = option(0, "denoising steps; 0 = all of the model's", minimum=0)
-    guidance_param: float = option(2.5, "guidance scale; 1 = none", minimum=0)
     batch_size: int = option(64, "captions generated at once, and per file", minimum=1)
     seed: int = option(10, "seed of every random draw", minimum=0)
     device: str = option("auto", "auto, cpu, cuda, or a CUDA index")
@@ -114,10 +113,11 @@ def generate(
         policy = candidates.policy
         batch = collate(data, items, policy.padded_frames).to(policy.device)
         rng = torch_generator((seed * 1_000_003 + number) % 2**63, policy.device)
-        drawn = candidates(batch, policy.encode_text(batch.captions), rng)
-        if not drawn.raw.isfinite().all():
+        clips = policy.encode(Samples(batch.motion, batch.lengths), rng)
+        drawn = candidates(clips, batch.captions, policy.encode_text(batch.captions), rng)
+        if not drawn.raw.x.isfinite().all():
             raise UserError("generated motions hold NaN or infinity: the model has diverged")
-        write_shard(path, drawn, batch.lengths)
+        write_shard(path, drawn)
 
 
 @entry_point
@@ -134,16 +134,11 @@ def main() -> None:
         text_encoder_path=options.text_encoder_path,
         autocast=torch.bfloat16 if options.precision == "bf16" else None,
         compiled=options.compile,
+        sampler=options.sampler,
+        guidance=options.guidance_param,
+        skeleton=data.skeleton,
     )
-    if policy.stats.feature_dim != data.stats.feature_dim:
-        raise UserError(
-            f"{options.model_path} generates {policy.stats.feature_dim} features, dataset "
-            f"{options.dataset} has {data.stats.feature_dim}; pass a matching --dataset"
-        )
-    sampler = SamplerOptions(options.candidate_sampler, options.candidate_steps or None)
-    candidates = CandidateSampler(
-        policy, reward, options.num_candidates, sampler, options.guidance_param
-    )
+    candidates = CandidateSampler(policy, reward, options.num_candidates)
     index = plan(data, options)
     folder = claim_folder(index, options)
     generate(index, data, candidates, folder, options.seed)

@@ -23,9 +23,11 @@ from data_loaders.features import features_to_joints
 from data_loaders.humanml import open_dataset
 from data_loaders.skeleton import HUMANML, SKELETONS, Skeleton
 from diffusion.samplers import Denoiser
+from diffusion.sampling import SAMPLERS, SamplerOptions
 from model.compiled import COMPILE_HELP
-from model.mdm.checkpoints import load_generator, read_model_args, step_of
-from model.mdm.generator import SAMPLERS, MDMGenerator, SamplerOptions
+from model.families import load_generator
+from model.mdm.checkpoints import read_model_args, step_of
+from model.mdm.generator import MDMGenerator
 from sample.results import Results, save_results
 from sample.video import FORMATS, Panel, video_suffix, write_video
 from train.loop import pick_device

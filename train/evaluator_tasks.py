@@ -242,7 +242,8 @@ class MatchingTask(Stage):
 
     def losses(self, batch: MotionBatch, shift: int) -> dict[str, Tensor]:
         texts = self.module.embed_texts(self.vectorizer.encode(batch.tokens).to(self.device))
-        motions = self.module.embed_motions(batch.motion.to(self.device), batch.lengths)
+        normalised = batch.normalized(self.data.stats).to(self.device)
+        motions = self.module.embed_motions(normalised, batch.lengths)
         meanings = batch.names  # without annotations every other clip is a negative
         if self.data.annotations:
             meanings = self.data.meanings(batch.captions)

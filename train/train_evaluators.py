@@ -80,7 +80,7 @@ def real_figures(embedder: CoEmbedder, data: MotionDataset, seed: int) -> dict[s
     texts, motions, captions = [], [], []
     for batch in make_loader(data, 256, shuffle=True, seed=seed, pad_to=data.skeleton.max_length):
         texts.append(embedder.embed_texts(batch.tokens))
-        motions.append(embedder.embed_motions(batch.motion, batch.lengths))
+        motions.append(embedder.embed_motions(batch.normalized(embedder.stats), batch.lengths))
         captions += batch.captions
     text, motion = torch.cat(texts).numpy(), torch.cat(motions).numpy()
     meanings = data.meanings(captions) if data.annotations else None

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from data_loaders.humanml import MotionBatch, MotionDataset
-from model.mdm.checkpoints import build_generator, load_weights, save_checkpoint
-from model.mdm.generator import MotionGenerator
+from model.mdm.checkpoints import load_weights
+from model.mdm.generator import MDMGenerator, build_generator
 from model.mdm.network import MDMConfig
+from model.seam import Samples
 from train.data import (
     fixed_batches,
     open_splits,
@@ -52,14 +53,13 @@ class DenoisingTask:
     def __init__(
         self,
         options: Options,
-        generator: MotionGenerator,
+        generator: MDMGenerator,
         data: MotionDataset,
         val_data: MotionDataset,
     ) -> None:
         self.options, self.generator = options, generator
         self.data, self.val_data = data, val_data
         self.module: nn.Module = generator.model
-        self.diffusion_steps = generator.diffusion.schedule.num_timesteps
 
     def batches(self, epoch: int) -> Iterator[MotionBatch]:
         yield from training_batches(self.data, self.options, epoch, self.generator.padded_frames)
@@ -70,7 +70,7 @@ class DenoisingTask:
     def step(self, batch: MotionBatch, step: int, rng: torch.Generator) -> StepResult:
         self.module.train()
         error, t = self._errors(batch, rng, drop_text=True)
-        quarter = t * 4 // self.diffusion_steps
+        quarter = t * 4 // self.generator.levels
         metrics: dict[str, Tensor | float] = {
             f"loss_q{q}": error.detach()[quarter == q].mean() for q in quarter.unique().tolist()
         }
@@ -89,19 +89,15 @@ class DenoisingTask:
     ) -> tuple[Tensor, Tensor]:
         batch = batch.to(self.generator.device)
         size = len(batch.captions)
-        t = torch.randint(self.diffusion_steps, (size,), generator=rng, device=rng.device)
-        noise = torch.randn(batch.motion.shape, generator=rng, device=rng.device)
+        t = torch.randint(self.generator.levels, (size,), generator=rng, device=rng.device)
+        motions = self.generator.encode(Samples(batch.motion, batch.lengths))
+        noise = self.generator.noise(motions, rng)
         condition = self.generator.encode_text(batch.captions)
         hide = torch.rand(size, generator=rng, device=rng.device) < self.options.cond_mask_prob
-        drop = hide if drop_text else None
-        error = self.generator.denoising_error(
-            batch.motion, batch.lengths, t, noise, condition, drop
-        )
-        return error, t
+        return self.generator.error(motions, t, noise, condition, hide if drop_text else None), t
 
     def save(self, save_dir: Path, step: int, average: nn.Module | None, best: bool) -> Path:
-        args = options_to_args(self.options)
-        return save_checkpoint(save_dir, step, self.generator, average=average, args=args)
+        return self.generator.save(save_dir, step, average, options_to_args(self.options))
 
     def state_dict(self) -> dict[str, Any]:
         return {}

@@ -77,7 +77,7 @@ class RetrievalTask:
         meanings = self.data.meanings(batch.captions)
         losses = tmr_loss(
             self.tmr,
-            self.data.stats.denormalize(batch.motion),
+            batch.motion,
             batch.lengths,
             batch.captions,
             exclude=false_negatives(meanings).to(self.tmr.device),
@@ -95,8 +95,7 @@ class RetrievalTask:
         captions: list[str] = []
         for batch in fixed_batches(self.val_data, 64):
             batch = batch.to(self.tmr.device)
-            raw = self.data.stats.denormalize(batch.motion)
-            motions.append(self.tmr.encode_motions(raw, batch.lengths))
+            motions.append(self.tmr.encode_motions(batch.motion, batch.lengths))
             texts.append(self.tmr.encode_texts(batch.captions))
             captions += batch.captions
         figures = retrieval_in_pools(

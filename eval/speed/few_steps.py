@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from diffusion.samplers import NoiseSource, merge_noise, noise_from
-from model.mdm.generator import SAMPLERS, MDMGenerator, SamplerOptions, length_mask
-from rewards.tmr import Reward
+from diffusion.sampling import SAMPLERS, SamplerOptions
+from model.mdm.generator import MDMGenerator
+from rewards.seam import Reward
 from train.preference.losses import worst_candidate
+from utils.masks import length_mask
 from utils.seeding import torch_generator
 
 STEPS = (30, 20, 10, 5)

@@ -17,7 +17,8 @@ from torch import Tensor
 from data_loaders.captions import parse_captions
 from data_loaders.humanml import MotionBatch, MotionDataset
 from diffusion.samplers import noise_from, sample_ancestral
-from model.mdm.generator import MDMGenerator, SamplerOptions, length_mask
+from diffusion.sampling import SamplerOptions
+from model.mdm.generator import MDMGenerator
 from model.mdm.network import MDM
 from model.text.encoders import Condition
 from rewards.tmr import TMRReward
@@ -25,6 +26,7 @@ from tmr.model import TMR
 from train.preference.losses import DenoisingErrors
 from train.preference.pairs import Candidates, CandidateSampler, PreferenceBatch
 from train.train_sopo import PreferenceTask
+from utils.masks import length_mask
 
 
 class PlainMDM(MDM):

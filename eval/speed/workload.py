@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from data_loaders.humanml import MotionBatch, MotionDataset, make_loader, open_dataset
 from eval.protocol import Embeddings, Protocol, measure
 from eval.speed.plain_path import PlainGenerator, PlainReward, PlainTask, plain_start_up
-from model.mdm.generator import MDMGenerator, length_mask
+from model.mdm.generator import MDMGenerator
 from model.mdm.network import MDM, MDMConfig
 from rewards.co_embedding import Evaluators, EvaluatorSizes
 from rewards.tmr import TMRReward
@@ -20,6 +20,7 @@ from tmr.model import TMRConfig
 from train.preference.pairs import PreferenceBatch
 from train.train_sopo import Options as SoPoOptions
 from train.train_sopo import PreferenceTask
+from utils.masks import length_mask
 from utils.seeding import torch_generator
 
 GUIDANCE = 2.5

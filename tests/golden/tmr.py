@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from data_loaders.normalizer import Statistics
 from model.text.encoders import CachedTextEncoder, Condition, DistilBertEncoder, pad_tokens
-from rewards.tmr import TMRReward, motion_similarity
+from rewards.tmr import TMRReward, similarity
 from tests.golden.base import Golden, Row, covers
 from tests.golden.text_encoders import write_distilbert
 from tmr.encoders import ActorDecoder, ActorEncoder
@@ -98,13 +98,13 @@ def similarities(g: Golden) -> Iterator[Row]:
     matrix = F.normalize(x, dim=-1) @ F.normalize(y, dim=-1).T
     yield g.close("sim/matrix", matrix, g["sim/matrix"], atol=2e-5)
     yield g.close("sim/score_matrix", matrix / 2 + 0.5, g["sim/score_matrix"], atol=2e-5)
-    scores = motion_similarity(x, paired)
+    scores = similarity(x, paired)
     yield g.close("sim/score_vector", scores, g["sim/score_vector"], atol=2e-5)
     yield g.close("sim/score_1d", scores[0], g["sim/score_1d"], atol=2e-5)
     text, motion = g.tensor("text/latent_mean"), g.tensor("motion/latent_mean")
     yield g.close(
         "sim/text_motion_score_vector",
-        motion_similarity(text, motion),
+        similarity(text, motion),
         g["sim/text_motion_score_vector"],
         atol=2e-5,
     )

@@ -11,13 +11,8 @@ from safetensors.torch import save_file
 from data_loaders.skeleton import KIT
 from model import single_file
 from model.export import Options, export
-from model.mdm.checkpoints import (
-    load_generator,
-    read_model_args,
-    read_weights,
-    save_checkpoint,
-    step_of,
-)
+from model.families import load_generator
+from model.mdm.checkpoints import read_model_args, read_weights, save_checkpoint, step_of
 from tests.model.tiny import tiny_generator
 from utils.errors import UserError
 from utils.files import read_json, write_json

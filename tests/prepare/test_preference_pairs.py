@@ -8,7 +8,7 @@ import torch
 
 from data_loaders.humanml import open_dataset
 from data_loaders.skeleton import HUMANML, KIT
-from model.mdm.checkpoints import load_generator
+from model.families import load_generator
 from prepare.preference_pairs import generate
 from rewards.tmr import TMRReward
 from tests.data_loaders.datasets import caption_line, write_dataset

@@ -8,16 +8,18 @@ import torch
 
 from data_loaders.humanml import open_dataset
 from data_loaders.skeleton import HUMANML, KIT
-from model.mdm.generator import length_mask
 from rewards.co_embedding import CoEmbedder, EvaluatorFiles
-from rewards.load import EvaluatorReward, RewardOptions, WeightedReward, load_reward
-from rewards.tmr import TMRReward, motion_similarity
+from rewards.co_embedding_reward import EvaluatorReward
+from rewards.load import RewardOptions, load_reward
+from rewards.tmr import TMRReward
+from rewards.weighted import WeightedReward
 from tests.data_loaders.datasets import write_dataset
 from tests.rewards.evaluator_files import TINY, write_evaluators
 from tests.rewards.glove import write_glove
 from tests.tmr.tiny import tiny_tmr
 from utils.errors import UserError
 from utils.files import read_json, write_json
+from utils.masks import length_mask
 
 CPU = torch.device("cpu")
 LENGTHS = torch.tensor([40, 24, 8])
@@ -95,7 +97,7 @@ def test_similarity_under_a_weighted_reward_is_the_mean_similarity(
 
     def similarity(reward) -> torch.Tensor:
         a, b = (reward.embed_motions(motions(seed=seed), LENGTHS) for seed in (1, 2))
-        return motion_similarity(a, b)
+        return similarity(a, b)
 
     expected = similarity(tmr) / 3 + 2 * similarity(evaluator) / 3
     torch.testing.assert_close(similarity(both), expected, rtol=1e-4, atol=1e-5)

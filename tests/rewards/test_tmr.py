@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from data_loaders.skeleton import HUMANML, KIT
 from model.text.encoders import BuiltinEncoder
-from rewards.tmr import TMRReward, motion_similarity
+from rewards.tmr import TMRReward, similarity
 from tests.tmr.tiny import FEATURES, tiny_tmr
 from tmr.model import TMR
 from utils.errors import UserError
@@ -70,11 +70,11 @@ def test_every_valid_frame_counts(reward, motions) -> None:
 
 def test_lies_between_0_and_1() -> None:
     a = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
-    scores = motion_similarity(a, a.roll(1, dims=0))
+    scores = similarity(a, a.roll(1, dims=0))
     assert torch.all((scores >= 0) & (scores <= 1))
-    torch.testing.assert_close(motion_similarity(a, 2 * a), torch.ones(200))
-    torch.testing.assert_close(motion_similarity(a, -a), torch.zeros(200), rtol=0, atol=1e-6)
-    right_angle = motion_similarity(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 3.0]]))
+    torch.testing.assert_close(similarity(a, 2 * a), torch.ones(200))
+    torch.testing.assert_close(similarity(a, -a), torch.zeros(200), rtol=0, atol=1e-6)
+    right_angle = similarity(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 3.0]]))
     assert right_angle.item() == 0.5
 
 

@@ -6,7 +6,8 @@ import torch
 
 from data_loaders.normalizer import Statistics
 from data_loaders.skeleton import HUMANML, Skeleton
-from model.mdm.checkpoints import build_generator, save_checkpoint
+from model.mdm.checkpoints import save_checkpoint
+from model.mdm.generator import build_generator
 from model.mdm.network import MDMConfig
 
 

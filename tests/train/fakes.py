@@ -5,9 +5,11 @@ from torch import Tensor, nn
 
 from data_loaders.humanml import MotionBatch
 from data_loaders.skeleton import KIT
-from model.mdm.generator import MDMGenerator, SamplerOptions, length_mask
+from diffusion.sampling import SamplerOptions
+from model.mdm.generator import MDMGenerator
 from model.text.encoders import BuiltinEncoder, Condition
 from tests.model.tiny import tiny_generator, tiny_stats
+from utils.masks import length_mask
 
 CAPTIONS = ["a person walks", "a man waves", "someone kicks", "a person turns left"]
 LENGTHS = [12, 8, 12, 4]

@@ -16,7 +16,6 @@ import pytest
 import torch
 
 from data_loaders.skeleton import HUMANML
-from model.mdm.checkpoints import save_checkpoint
 from prepare import synthetic
 from tests.model.tiny import tiny_generator
 from tests.tmr.tiny import tiny_tmr
@@ -42,7 +41,7 @@ class Chain:
         synthetic.build(synthetic.Options(out=str(self.data), num_clips=60, captions_per_clip=2))
         generator = tiny_generator(HUMANML, arch="trans_dec", cond_mask_prob=0.1)
         args = {"dataset": "tiny", "data_dir": str(self.data)}
-        self.base = save_checkpoint(root / "base", 1, generator, args=args)
+        self.base = generator.save(root / "base", 1, None, args)
         tiny_tmr(features=HUMANML.feature_dim).save(root / "reward")
 
     def common(self) -> list[str]:

@@ -5,12 +5,14 @@ import torch
 from torch import Tensor
 
 from data_loaders.skeleton import KIT
-from model.mdm.generator import MotionGenerator, SamplerOptions
+from diffusion.sampling import SamplerOptions
+from model.mdm.generator import MotionGenerator
 from tests.model.tiny import tiny_generator
 from tests.train.fakes import LENGTHS, FirstFeature, ScriptedGenerator, make_batch, make_condition
+from train.preference.gate import RewardThreshold
 from train.preference.losses import preferred_weight
 from train.preference.methods import METHODS
-from train.preference.pairs import CandidateSampler, OnlinePairs, PreferenceBatch, RewardThreshold
+from train.preference.pairs import CandidateSampler, OnlinePairs, PreferenceBatch
 
 K = 3
 LEVELS = torch.tensor([[2.0, -1.0, 0.0], [1.0, 2.0, 3.0], [0.0, -2.0, -3.0], [-1.0, -0.5, 4.0]])

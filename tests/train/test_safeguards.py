@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffusion.sampling import StartPoint
 from diffusion.schedule import NoiseSchedule
-from model.mdm.generator import StartPoint
 from tests.train.fakes import FirstFeature, ScriptedGenerator, make_batch, make_condition
 from tests.train.test_pairs import K, raw_candidates
 from tests.train.test_train_sopo import disturb, draw_pairs, gradients, make_task
-from train.preference.pairs import CandidateSampler, RewardThreshold
+from train.preference.gate import RewardThreshold
+from train.preference.pairs import CandidateSampler
 from train.preference.safeguards import OMEGAS, SNR_CLIP, noisy_enough, omega_t
 from train.train_sopo import Options
 from utils.errors import UserError

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.mdm.checkpoints import load_generator
+from model.families import load_generator
 from sample.results import load_results
 from tests.paths import ROOT
 from tests.train.scripts import Workspace, contents, read_metrics, run_main, same_weights

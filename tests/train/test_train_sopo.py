@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.mdm.generator import MotionGenerator, SamplerOptions
+from diffusion.sampling import SamplerOptions
+from model.mdm.generator import MotionGenerator
 from rewards.tmr import TMRReward
 from tests.tmr.tiny import tiny_tmr
 from tests.train.fakes import FirstFeature, Spy, make_batch

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from data_loaders.skeleton import HUMANML, KIT
+from model.families import load_generator
 from model.mdm.checkpoints import (
     config_from_args,
-    load_generator,
     load_weights,
     read_model_args,
     save_checkpoint,

@@ -13,22 +13,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from data_loaders.skeleton import KIT
 from diffusion.gaussian import GaussianDiffusion
 from diffusion.samplers import noise_from
+from diffusion.sampling import SAMPLERS, SamplerOptions
 from diffusion.schedule import make_schedule
 from model.layers import _two_products, attention_bias, decoder_layer, encoder_layer
 from model.mdm import generator as generators
-from model.mdm.generator import (
-    READ_BEYOND,
-    SAMPLERS,
-    MDMGenerator,
-    SamplerOptions,
-    balanced_groups,
-    grouped_denoiser,
-    guided_denoiser,
-    length_mask,
-    split_by_length,
-)
+from model.mdm.batching import balanced_groups, grouped_denoiser, guided_denoiser, split_by_length
+from model.mdm.generator import READ_BEYOND, MDMGenerator
 from model.text.encoders import Condition
 from tests.model.tiny import FEATURES, random_condition, random_motion, tiny_generator, tiny_mdm
+from utils.masks import length_mask
 
 WIDTH, HEADS = 16, 2
 LENGTHS = torch.tensor([12, 40, 8, 24, 40, 16])

@@ -6,9 +6,11 @@ from torch import Tensor
 
 from data_loaders.skeleton import HUMANML, KIT
 from diffusion.gaussian import masked_mse
-from model.mdm.generator import SamplerOptions, StartPoint, guided_denoiser, length_mask
+from diffusion.sampling import SamplerOptions, StartPoint
+from model.mdm.batching import guided_denoiser
 from tests.model.tiny import FEATURES, random_condition, random_motion, tiny_generator, tiny_mdm
 from utils.errors import UserError
+from utils.masks import length_mask
 
 CAPTIONS = ["a person walks", "a man waves his left hand"]
 LENGTHS = torch.tensor([12, 8])

@@ -1,0 +1,121 @@
+"""Network calls of MDM's sampling: guidance, groups of similar length, and threads."""
+
+import math
+from bisect import bisect_left
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from diffusion.samplers import Denoiser
+from model.mdm.network import MDM
+from model.mdm.worker_threads import run_side_by_side
+from model.text.encoders import Condition
+from utils.masks import length_mask
+
+
+def guided_denoiser(
+    model: MDM, condition: Condition | None, mask: Tensor, guidance: float | Tensor
+) -> Denoiser:
+    """x0 with classifier-free guidance u + s (c - u), both passes in one doubled batch.
+
+    `guidance` is a number or ``[B]``. 1 needs no unconditional pass, 0 no conditional one.
+    """
+    if condition is None or (not isinstance(guidance, Tensor) and guidance == 1):
+        return lambda x, t: model(x, t, condition, mask).to(x.dtype)
+    dropped = torch.ones(len(mask), dtype=torch.bool, device=mask.device)
+    if not isinstance(guidance, Tensor) and guidance == 0:
+        return lambda x, t: model(x, t, condition, mask, dropped).to(x.dtype)
+    scale = guidance.view(-1, 1, 1) if isinstance(guidance, Tensor) else guidance
+    if model.config.arch == "gru":  # its recurrence runs over the batch: doubling would mix passes
+        return lambda x, t: torch.lerp(
+            model(x, t, condition, mask, dropped), model(x, t, condition, mask), scale
+        )
+    both, masks = condition.repeat(2), mask.repeat(2, 1)
+    drop = torch.cat([~dropped, dropped])
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        doubled = model(x.repeat(2, 1, 1), t.repeat(2), both, masks, drop).to(x.dtype)
+        conditional, unconditional = doubled.chunk(2)
+        return unconditional + scale * (conditional - unconditional)
+
+    return denoise
+
+
+def split_by_length(
+    lengths: list[int], frames: int, trim: bool, budget: int, spill: int = 0
+) -> list[tuple[list[int], int]]:
+    """Rows of one network call each, and the frames ``<= frames`` that it computes.
+
+    A call has at most `budget` frames in all (or one row). With `trim`, rows of similar length go
+    together and no frames are computed beyond their longest, except `spill`.
+    """
+    if not trim:
+        count = max(1, budget // frames)
+        rows = list(range(len(lengths)))
+        return [(rows[i : i + count], frames) for i in range(0, len(rows), count)]
+    groups: list[tuple[list[int], int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if groups and (len(groups[-1][0]) + 1) * groups[-1][1] <= budget:
+            groups[-1][0].append(row)
+        else:
+            groups.append(([row], min(frames, lengths[row] + spill)))
+    return groups
+
+
+def balanced_groups(
+    lengths: list[int], frames: int, trim: bool, budget: int, threads: int, spill: int = 0
+) -> list[tuple[list[int], int]]:
+    """`split_by_length` for calls that run `threads` at once, in rounds.
+
+    As many rounds as `budget` demands, and then the smallest budget that needs no more of them, so
+    that no thread waits long for another. What fits in one call stays one.
+    """
+    split = partial(split_by_length, lengths, frames, trim, spill=spill)
+    groups = split(budget)
+    if threads == 1 or len(groups) == 1:
+        return groups
+    most = threads * math.ceil(len(groups) / threads)
+    return split(bisect_left(range(budget), True, key=lambda size: len(split(size)) <= most))
+
+
+def grouped_denoiser(
+    model: MDM,
+    condition: Condition,
+    lengths: Tensor,
+    frames: int,
+    guidance: float,
+    budget: int,
+    threads: int = 1,
+    spill: int = 0,
+) -> Denoiser:
+    """`guided_denoiser` in calls of at most `budget` frames, both passes of guidance counted.
+
+    Where the model masks frames, the calls group motions of similar length, and x0 is zero where
+    none of a group needs it. With several `threads` the calls run side by side, on a CPU.
+    """
+    mask = length_mask(lengths, frames)
+    if model.config.arch == "gru":  # its recurrence runs over the batch, which must stay whole
+        return guided_denoiser(model, condition, mask, guidance)
+    trim = model.config.mask_frames
+    groups = balanced_groups(lengths.tolist(), frames, trim, budget // 2, threads, spill)
+    if len(groups) == 1 and groups[0][1] == frames:
+        return guided_denoiser(model, condition, mask, guidance)
+    calls = []
+    for numbers, size in groups:
+        rows = torch.tensor(numbers, device=mask.device)
+        part = guided_denoiser(model, condition[rows], mask[rows, :size], guidance)
+        calls.append((rows, size, part))
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        x0 = torch.zeros_like(x)
+
+        def fill(rows: Tensor, size: int, part: Denoiser) -> None:
+            x0[rows, :size] = part(x[rows, :size], t[rows])
+
+        # with gradients, several threads would write one graph
+        alone = torch.is_grad_enabled() or len(calls) == 1
+        run_side_by_side([partial(fill, *call) for call in calls], 1 if alone else threads)
+        return x0
+
+    return denoise
