@@ -223,10 +223,10 @@ def scaling_efficiency(work: Workload, accelerator: Accelerator, repetitions: in
         return statistics.median(seconds_of(call, work.device) for _ in range(repetitions))
 
     accelerator.wait_for_everyone()
-    alone = median(lambda: work.sopo_step(work.task)) if accelerator.is_main_process else 0.0
+    alone = median(lambda: work.sopo_step(work.algorithm)) if accelerator.is_main_process else 0.0
     accelerator.wait_for_everyone()
     reduce = partial(average_gradients, accelerator)
-    return alone / median(lambda: work.sopo_step(work.task, reduce))
+    return alone / median(lambda: work.sopo_step(work.algorithm, reduce))
 
 
 def format_rows(rows: list[Row]) -> str:

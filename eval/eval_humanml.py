@@ -28,7 +28,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data_loaders.humanml import MotionBatch, open_dataset, resolve_dataset
-from data_loaders.normalizer import convert
 from diffusion.sampling import SAMPLERS, SamplerOptions
 from eval.metrics import POOL
 from eval.motion_quality import Judges, Quality, format_quality, measure_generator
@@ -50,8 +49,9 @@ from eval.tables import STYLES, Setting, format_table, rows_of
 from model.compiled import COMPILE_HELP
 from model.families import load_generator
 from model.mdm.checkpoints import read_model_args, step_of
-from model.mdm.generator import MotionGenerator
-from rewards.co_embedding import CoEmbedder, EvaluatorFiles
+from model.seam import MotionGenerator, Samples
+from rewards.co_embedding import READ_BEYOND, CoEmbedder, EvaluatorFiles
+from rewards.seam import check_width
 from train.loop import pick_device
 from utils.errors import UserError, entry_point
 from utils.files import write_json, write_text
@@ -204,29 +204,25 @@ class Evaluation:
 
     @torch.no_grad()
     def _embed_batch(self, prompts: Prompts) -> Tensor:
-        motions = self._sample(prompts).float()
+        motions = self._sample(prompts).x.float()
         finite = motions.isfinite().all(dim=2).all(dim=1)
         motions = motions.where(finite[:, None, None], torch.zeros_like(motions))
-        normalised = convert(motions, self.generator.stats, self.embedder.stats)
+        normalised = self.embedder.stats.normalize(motions)
         embedded = self.embedder.embed_motions(normalised, prompts.lengths)
         embedded[~finite.to(embedded.device)] = torch.nan
         return embedded
 
-    def _sample(self, prompts: Prompts) -> Tensor:
-        """Motions ``[B, 196, D]`` that keep what was sampled after their lengths.
+    def _sample(self, prompts: Prompts) -> Samples:
+        """Raw motions ``[B, 196, D]`` that keep what was sampled just after their lengths.
 
         A sample ends with its longest motion, but the evaluators read a little further: one more
         motion of full length, then dropped, makes all frames available.
         """
         captions = [*prompts.captions, prompts.captions[-1]]
         lengths = torch.cat([prompts.lengths, torch.tensor([self.frames])])
-        return self.generator.sample(
-            self.generator.encode_text(captions),
-            lengths.to(self.generator.device),
-            SamplerOptions(self.options.sampler, self.options.sample_steps or None),
-            self.options.guidance_param,
-            generator=self.noise,
-        )[:-1]
+        like = self.generator.blank(lengths.to(self.generator.device))
+        condition = self.generator.encode_text(captions)
+        return self.generator.decode(self.generator.sample(condition, like, self.noise))[:-1]
 
 
 def _broken(embedded: Tensor, prompts: Prompts) -> list[str]:
@@ -273,17 +269,14 @@ def prepare_evaluation(options: Options) -> Prepared:
         device,
         data_dir=options.data_dir,
         text_encoder_path=options.text_encoder_path,
+        sampler=SamplerOptions(options.sampler, options.sample_steps or None),
+        guidance=options.guidance_param,
         autocast=torch.bfloat16 if options.precision == "bf16" else None,
         compiled=options.compile,
+        skeleton=data.skeleton,
     )
-    widths = {
-        "the model": generator.stats.feature_dim,
-        f"dataset {dataset}": data.stats.feature_dim,
-        "the evaluators": embedder.stats.feature_dim,
-    }
-    if len(set(widths.values())) > 1:
-        found = ", ".join(f"{name} has {width}" for name, width in widths.items())
-        raise UserError(f"the numbers of features differ: {found}; pass a matching --dataset")
+    generator = replace(generator, spill=READ_BEYOND)
+    check_width("the evaluators", embedder.stats.feature_dim, data.skeleton, "pass --evaluator_dir")
     judges = Judges.load(
         options.judge_path,
         options.reward_path,

@@ -33,7 +33,8 @@ from eval.metrics import fid, foot_skating
 from model.compiled import COMPILE_HELP
 from model.families import load_generator
 from model.mdm.checkpoints import read_model_args
-from model.mdm.generator import MDMGenerator, MotionGenerator
+from model.mdm.generator import MDMGenerator
+from model.seam import MotionGenerator, Samples
 from rewards.tmr import TMRReward
 from tmr.retrieval import retrieval_in_pools
 from train.loop import pick_device
@@ -93,6 +94,10 @@ class MotionSet:
     captions: list[str]
     names: list[str]
 
+    @property
+    def samples(self) -> Samples:
+        return Samples(self.motions, self.lengths)
+
     def rows(self, keep: Tensor) -> "MotionSet":
         index = keep.tolist()
         captions, names = [self.captions[i] for i in index], [self.names[i] for i in index]
@@ -138,7 +143,7 @@ def real_motions(data: MotionDataset, batch_size: int) -> MotionSet:
     """Every clip once, with its first caption and uncropped, in order."""
     motions, lengths, captions, names = [], [], [], []
     for batch in make_loader(data, batch_size, shuffle=False):
-        motions.append(data.stats.denormalize(batch.motion) * batch.mask.unsqueeze(-1))
+        motions.append(batch.motion)
         lengths.append(batch.lengths)
         captions += batch.captions
         names += batch.names
@@ -153,17 +158,17 @@ def load_judge(path: str, options: JudgedOptions, skeleton: Skeleton) -> TMRRewa
 
 def load_model(path: str, options: SampledOptions, skeleton: Skeleton) -> MDMGenerator:
     """The checkpoint as a generator. Raises UserError when it makes motions of another skeleton."""
-    generator = load_generator(
+    return load_generator(
         path,
         pick_device(options.device),
         data_dir=options.data_dir,
         text_encoder_path=options.text_encoder_path,
         autocast=torch.bfloat16 if options.precision == "bf16" else None,
         compiled=options.compile,
+        sampler=SamplerOptions(options.sampler, options.sample_steps or None),
+        guidance=options.guidance_param,
+        skeleton=skeleton,
     )
-    if generator.skeleton != skeleton:
-        raise UserError(f"{path} makes {generator.skeleton.name} motions, not {skeleton.name}")
-    return generator
 
 
 @torch.no_grad()
@@ -172,16 +177,11 @@ def generated_motions(
 ) -> MotionSet:
     """One motion per caption and length of `real`; the noise depends on the seed alone."""
     rng = torch.Generator(generator.device).manual_seed(options.seed)
-    sampler = SamplerOptions(options.sampler, options.sample_steps or None)
     motions = []
     for rows in tqdm(torch.arange(len(real.captions)).split(options.batch_size), desc=name):
-        lengths = real.lengths[rows].to(generator.device)
+        like = generator.blank(real.lengths[rows].to(generator.device))
         condition = generator.encode_text([real.captions[i] for i in rows.tolist()])
-        sample = generator.sample(
-            condition, lengths, sampler, options.guidance_param, generator=rng
-        )
-        valid = torch.arange(sample.shape[1], device=sample.device) < lengths[:, None]
-        motions.append((generator.stats.denormalize(sample) * valid.unsqueeze(-1)).cpu())
+        motions.append(generator.decode(generator.sample(condition, like, rng)).x.cpu())
     return replace(real, motions=_stack(motions))
 
 
@@ -236,13 +236,13 @@ def judge_motions(
 def scores(reward: TMRReward, motions: MotionSet) -> Tensor:
     """Rewards ``[N]`` on the CPU, in batches."""
     parts = [motions.rows(r) for r in torch.arange(len(motions.captions)).split(256)]
-    return torch.cat([reward.score(p.motions, p.lengths, p.captions).cpu() for p in parts])
+    return torch.cat([reward.score(p.samples, p.captions).cpu() for p in parts])
 
 
 def embed(judge: TMRReward, motions: MotionSet) -> Tensor:
     """Judge embeddings ``[N, d]`` on the CPU, in batches."""
     parts = [motions.rows(r) for r in torch.arange(len(motions.captions)).split(256)]
-    return torch.cat([judge.embed_motions(p.motions, p.lengths).cpu() for p in parts])
+    return torch.cat([judge.embed(p.samples).cpu() for p in parts])
 
 
 def measure_joints(data: MotionDataset, motions: MotionSet) -> tuple[FactAccuracy | None, float]:

@@ -15,7 +15,7 @@ from data_loaders.humanml import MotionDataset
 from data_loaders.skeleton import Skeleton
 from eval import eval_tmr
 from eval.eval_tmr import MotionSet
-from model.mdm.generator import MotionGenerator
+from model.seam import MotionGenerator
 from rewards.tmr import TMRReward
 from tmr.retrieval import retrieval_metrics, similarity_matrix
 

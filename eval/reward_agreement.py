@@ -30,7 +30,7 @@ from eval.eval_tmr import (
     real_motions,
     scores,
 )
-from model.mdm.generator import MotionGenerator
+from model.seam import MotionGenerator
 from rewards.tmr import TMRReward
 from utils.errors import UserError, entry_point
 from utils.files import write_json

@@ -114,3 +114,14 @@ class Generator(Protocol):
         self, folder: Path, step: int, average: nn.Module | None, args: dict[str, Any]
     ) -> Path:
         """Write a checkpoint that `model.families.load_generator` reads; returns its path."""
+
+
+class MotionGenerator(Generator, Protocol):
+    """A generator of motions, for figures and pictures."""
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """Of the raw motions."""
+
+    def blank(self, lengths: Tensor) -> Samples:
+        """Samples of these lengths ``[B]`` with nothing in them, for `sample` to be like."""

@@ -29,6 +29,7 @@ from utils.files import load_tensors
 
 CONTACTS = 4  # the last feature columns, which the movement encoder does not see
 FRAMES_PER_MOVEMENT = 4
+READ_BEYOND = 4  # frames after a motion's length that the convolutions may read
 FOLDERS = {"humanml": "t2m", "kit": "kit"}  # where the published evaluators unpack to
 # The published statistics come with generators of these names, which differ between releases.
 STATS_FOLDERS = ("Comp_v6_KLD01", "Comp_v6_KLD005")

@@ -10,7 +10,7 @@ results.npy (joints, captions, lengths; see sample/results.py), results.txt, res
 video per motion (sample00_rep00.mp4) and grids of them (samples_00_to_02.mp4: a row per caption).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +157,7 @@ def load_for_sampling(model_path: str, options: SamplingOptions) -> MDMGenerator
         text_encoder_path=options.text_encoder_path,
         autocast=torch.bfloat16 if options.precision == "bf16" else None,
         compiled=options.compile,
+        guidance=options.guidance_param,
     )
 
 
@@ -190,17 +191,15 @@ def sample_joints(
     rng = torch_generator(options.seed, generator.device)
     condition = generator.encode_text(captions)
     batches = list(torch.arange(len(captions)).split(options.batch_size)) * repetitions
-    steps = options.sample_steps or generator.diffusion.schedule.num_timesteps
+    steps = options.sample_steps or generator.levels
     joints = []
     with tqdm(total=len(batches) * steps, desc="denoising", unit="step") as bar:
         sampler = ShownSampler(options.sampler, options.sample_steps or None, bar=bar)
+        generator = replace(generator, sampler=sampler)
         for rows in batches:
-            lengths = torch.full((len(rows),), frames, device=generator.device)
-            motion = generator.sample(
-                condition[rows], lengths, sampler, options.guidance_param, rng
-            )
-            features = generator.stats.denormalize(motion.float())
-            joints.append(features_to_joints(features, generator.skeleton).cpu())
+            like = generator.blank(torch.full((len(rows),), frames, device=generator.device))
+            raw = generator.decode(generator.sample(condition[rows], like, rng))
+            joints.append(features_to_joints(raw.x.float(), generator.skeleton).cpu())
     result = torch.cat(joints)
     if not result.isfinite().all():
         raise UserError("generated motions hold NaN or infinity: the model has diverged")

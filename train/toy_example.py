@@ -36,11 +36,10 @@ from eval.eval_tmr import mean_and_interval
 from model.seam import Samples
 from model.text.encoders import Condition
 from train.preference.algorithm import PreferenceAlgorithm
-from train.preference.fixed_pairs import FixedPairs, StoredPairs
-from train.preference.gate import RewardThreshold
+from train.preference.fixed_pairs import StoredPairs
 from train.preference.methods import METHODS
 from train.preference.options import PreferenceOptions
-from train.preference.pairs import CandidateSampler, Key, OnlinePairs, PairSource
+from train.preference.pairs import Key
 from utils.errors import UserError, entry_point
 from utils.files import atomic_write, prepare_output_dir, write_json
 from utils.options import option, parse_options
@@ -228,10 +227,10 @@ def _points(points: Tensor) -> Samples:
     return Samples(points.unsqueeze(1), torch.ones(len(points)).long())
 
 
-def algorithm(
-    method: str, policy: ToyGenerator, data: OfflineData, options: Options
-) -> PreferenceAlgorithm:
-    """The method on these points, with the parts that the real training has."""
+def tune(
+    method: str, base: ToyGenerator, data: OfflineData, options: Options, seed: int
+) -> ToyGenerator:
+    """The generator after ``options.num_steps`` steps of `method` from `base`."""
     settings = PreferenceOptions(
         method=method,
         num_candidates=options.num_candidates,
@@ -239,27 +238,12 @@ def algorithm(
         beta=options.beta,
         similarity_space="features",
     )
-    candidates = CandidateSampler(policy, data.reward, options.num_candidates)
-    threshold = RewardThreshold(options.tau, None)
-    sources: list[PairSource] = [
-        OnlinePairs(candidates, threshold, pairing, settings.similarity_space)
-        if pairing.online
-        else FixedPairs(policy, data.reward, data, pairing)
-        for pairing in METHODS[method]
-    ]
-    return PreferenceAlgorithm(settings, policy, sources)
-
-
-def tune(
-    method: str, base: ToyGenerator, data: OfflineData, options: Options, seed: int
-) -> ToyGenerator:
-    """The generator after ``options.num_steps`` steps of `method` from `base`."""
     policy = replace(base, model=copy.deepcopy(base.model))
-    steps = algorithm(method, policy, data, options)
+    algorithm = PreferenceAlgorithm(settings, policy, data.reward, data)
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=options.lr, weight_decay=0.0)
     rng = torch.Generator().manual_seed(seed)
     for step in range(options.num_steps):
-        loss = steps.step(*data.batch(options.batch_size, rng), rng).loss.mean()
+        loss = algorithm.step(*data.batch(options.batch_size, rng), rng).loss.mean()
         if not loss.isfinite():
             raise UserError(f"{method} diverged at step {step}; lower --lr or --beta")
         optimizer.zero_grad()

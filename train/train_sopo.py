@@ -30,11 +30,10 @@ from train.data import fixed_batches, open_splits, steps_per_epoch, training_bat
 from train.inspection import InspectionOptions, inspector
 from train.loop import StepResult, Trainer, options_to_args, start_run
 from train.preference.algorithm import Outcome, PreferenceAlgorithm
-from train.preference.fixed_pairs import FixedPairs, PairStore
-from train.preference.gate import RewardThreshold
-from train.preference.methods import METHODS, Pairing
+from train.preference.fixed_pairs import PairStore
+from train.preference.methods import METHODS
 from train.preference.options import PreferenceOptions
-from train.preference.pairs import CandidateSampler, Key, OnlinePairs, PairSource
+from train.preference.pairs import Key
 from utils.errors import UserError, entry_point
 from utils.options import option, parse_options
 
@@ -84,21 +83,7 @@ class PreferenceTask:
         self.options, self.policy, self.reward = options, policy, reward
         self.data, self.val_data = data, val_data
         self.module: nn.Module = policy.model.eval()  # dropout stays off, in the loss and outside
-        fixed = None if options.tau_quantile is not None else options.tau
-        self.threshold = RewardThreshold(fixed, options.tau_quantile, anchored=options.tau_anchored)
-        self.candidates = CandidateSampler(
-            policy, reward, options.num_candidates, options.candidate_start
-        )
-        sources = [self.source(pairing, store) for pairing in METHODS[options.method]]
-        self.algorithm = PreferenceAlgorithm(options, policy, sources)
-
-    def source(self, pairing: Pairing, store: PairStore | None) -> PairSource:
-        if pairing.online:
-            space = self.options.similarity_space
-            return OnlinePairs(self.candidates, self.threshold, pairing, space)
-        if store is None:
-            raise ValueError(f"method {self.options.method} needs a store of fixed pairs")
-        return FixedPairs(self.policy, self.reward, store, pairing)
+        self.algorithm = PreferenceAlgorithm(options, policy, reward, store)
 
     @property
     def gated(self) -> bool:
@@ -145,10 +130,11 @@ class PreferenceTask:
         for _, batch in zip(range(self.options.probe_batches), loader, strict=False):
             raw, _ = samples_of(batch.to(self.policy.device))
             condition = self.policy.encode_text(batch.captions)
-            drawn = self.candidates(self.policy.encode(raw), batch.captions, condition, rng)
+            clips = self.policy.encode(raw, rng)
+            drawn = self.algorithm.candidates(clips, batch.captions, condition, rng)
             rewards.append(drawn.rewards.amin(dim=1))
         measured = torch.cat(rewards)
-        self.threshold.observe(measured)
+        self.algorithm.threshold.observe(measured)
         return measured
 
     @torch.no_grad()
@@ -159,7 +145,7 @@ class PreferenceTask:
         for batch in fixed_batches(self.val_data, self.options.batch_size):
             raw, _ = samples_of(batch.to(self.policy.device))
             condition = self.policy.encode_text(batch.captions)
-            generated = self.policy.sample(condition, self.policy.encode(raw), rng)
+            generated = self.policy.sample(condition, self.policy.encode(raw, rng), rng)
             scores.append(self.reward.score(self.policy.decode(generated), batch.captions))
             if sum(map(len, scores)) >= self.options.val_motions:
                 break
@@ -170,10 +156,10 @@ class PreferenceTask:
         return self.policy.save(save_dir, step, average, options_to_args(self.options))
 
     def state_dict(self) -> dict[str, Any]:
-        return self.threshold.state_dict()
+        return self.algorithm.threshold.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.threshold.load_state_dict(state)
+        self.algorithm.threshold.load_state_dict(state)
 
 
 def report_probe(rewards: Tensor, tau: float) -> None:
@@ -243,7 +229,7 @@ def main() -> None:
     if task.gated:
         rewards = task.probe()
         if accelerator.is_main_process:
-            report_probe(rewards, task.threshold.value())
+            report_probe(rewards, task.algorithm.threshold.value())
     Trainer(task, options, accelerator, inspect).run()
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from diffusion.samplers import NoiseSource, merge_noise, noise_from
 from diffusion.sampling import SAMPLERS, SamplerOptions
 from model.mdm.generator import MDMGenerator
+from model.seam import Samples
 from rewards.seam import Reward
 from train.preference.losses import worst_candidate
-from utils.masks import length_mask
 from utils.seeding import torch_generator
 
 STEPS = (30, 20, 10, 5)
@@ -84,13 +84,11 @@ class StepComparison:
         condition = generator.encode_text(self.captions).repeat_interleave(k)
         start, path = self._noise(sampler, lengths)
         started = time.perf_counter()
-        motions = generator.sample(
-            condition, lengths, sampler, self.guidance, noise=start, step_noise=path
-        )
-        valid = length_mask(lengths, motions.shape[1]).unsqueeze(-1)
-        raw = generator.stats.denormalize(motions * valid)
+        generator = replace(generator, sampler=sampler, guidance=self.guidance)
+        motions = generator.draw(condition, lengths, noise=start, step_noise=path)
+        raw = generator.decode(Samples(motions, lengths))
         captions = [caption for caption in self.captions for _ in range(k)]
-        rewards = self.reward.score(raw, lengths, captions).view(-1, k).cpu()
+        rewards = self.reward.score(raw, captions).view(-1, k).cpu()
         return rewards, time.perf_counter() - started
 
     def _noise(self, sampler: SamplerOptions, lengths: Tensor) -> tuple[Tensor, NoiseSource]:

@@ -10,11 +10,13 @@ version of PyTorch sums in another order, so that elsewhere they agree to a rela
 
 import platform
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from data_loaders.humanml import open_dataset
 from data_loaders.skeleton import HUMANML
 from prepare import synthetic
 from tests.model.tiny import tiny_generator
@@ -39,7 +41,9 @@ class Chain:
     def __init__(self, root: Path) -> None:
         self.root, self.data = root, root / "data"
         synthetic.build(synthetic.Options(out=str(self.data), num_clips=60, captions_per_clip=2))
+        stats = open_dataset("tiny", "train", str(self.data)).stats
         generator = tiny_generator(HUMANML, arch="trans_dec", cond_mask_prob=0.1)
+        generator = replace(generator, stats=stats)
         args = {"dataset": "tiny", "data_dir": str(self.data)}
         self.base = generator.save(root / "base", 1, None, args)
         tiny_tmr(features=HUMANML.feature_dim).save(root / "reward")
@@ -49,7 +53,7 @@ class Chain:
         return [*data, "--model_path", str(self.base), "--reward_path", str(self.root / "reward")]
 
     def make_pairs(self) -> None:
-        arguments = ["--out", str(self.root / "pairs"), "--num_candidates", "2"]
+        arguments = ["--out", str(self.root / "pairs"), "--num_candidates", "2", "--batch_size", "4"]
         run_main("prepare.preference_pairs", [*self.common(), *arguments])
 
     def losses(self, method: str) -> list[float]:

@@ -17,9 +17,20 @@ import torch
 from torch import Tensor
 
 from model.seam import Generator, Samples
+from rewards.seam import Reward
+from train.preference.fixed_pairs import FixedPairs, Store
+from train.preference.gate import RewardThreshold
 from train.preference.losses import DenoisingErrors, PreferenceLoss, preferred_weight, sopo_loss
+from train.preference.methods import METHODS, Pairing
 from train.preference.options import PreferenceOptions
-from train.preference.pairs import Key, PairSource, PreferenceBatch, captions_of
+from train.preference.pairs import (
+    CandidateSampler,
+    Key,
+    OnlinePairs,
+    PairSource,
+    PreferenceBatch,
+    captions_of,
+)
 from train.preference.safeguards import noisy_enough, omega_t
 
 
@@ -34,14 +45,35 @@ class Outcome:
 
 
 class PreferenceAlgorithm:
-    """Policy, frozen reference, and sources of pairs; without a source, plain denoising."""
+    """Policy, frozen reference, and the sources of the method's pairs; none = plain denoising.
+
+    `store` holds the fixed pairs, for the methods that read them.
+    """
 
     def __init__(
-        self, options: PreferenceOptions, policy: Generator, sources: Sequence[PairSource]
+        self,
+        options: PreferenceOptions,
+        policy: Generator,
+        reward: Reward,
+        store: Store | None = None,
     ) -> None:
-        self.options, self.policy, self.sources = options, policy, list(sources)
+        self.options, self.policy, self.reward = options, policy, reward
         self.reference = policy.frozen()
         self.scale = float(options.margin_scale or policy.levels)
+        tau = None if options.tau_quantile is not None else options.tau
+        self.threshold = RewardThreshold(tau, options.tau_quantile, anchored=options.tau_anchored)
+        self.candidates = CandidateSampler(
+            policy, reward, options.num_candidates, options.candidate_start
+        )
+        self.sources = [self._source(pairing, store) for pairing in METHODS[options.method]]
+
+    def _source(self, pairing: Pairing, store: Store | None) -> PairSource:
+        if pairing.online:
+            space = self.options.similarity_space
+            return OnlinePairs(self.candidates, self.threshold, pairing, space)
+        if store is None:
+            raise ValueError(f"method {self.options.method} needs a store of fixed pairs")
+        return FixedPairs(self.policy, self.reward, store, pairing)
 
     def step(self, raw: Samples, keys: Sequence[Key], rng: torch.Generator) -> Outcome:
         """Loss of one batch of the dataset."""
