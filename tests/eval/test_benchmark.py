@@ -63,7 +63,7 @@ def test_the_plain_generator_samples_the_same_motions(arch: str, mask_frames: bo
     motions = []
     for g in (generator, PlainGenerator.of(generator)):
         rng = torch.Generator().manual_seed(0)
-        motions.append(g.sample(g.encode_text(captions), lengths, generator=rng))
+        motions.append(g.draw(g.encode_text(captions), lengths, rng))
     valid = length_mask(lengths, 196)
     torch.testing.assert_close(motions[0][valid], motions[1][valid], rtol=1e-3, atol=1e-4)
 

@@ -53,7 +53,14 @@ class Chain:
         return [*data, "--model_path", str(self.base), "--reward_path", str(self.root / "reward")]
 
     def make_pairs(self) -> None:
-        arguments = ["--out", str(self.root / "pairs"), "--num_candidates", "2", "--batch_size", "4"]
+        arguments = [
+            "--out",
+            str(self.root / "pairs"),
+            "--num_candidates",
+            "2",
+            "--batch_size",
+            "4",
+        ]
         run_main("prepare.preference_pairs", [*self.common(), *arguments])
 
     def losses(self, method: str) -> list[float]:

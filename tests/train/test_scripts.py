@@ -39,7 +39,7 @@ def test_train_mdm_writes_a_generator_that_loads(workspace: Workspace) -> None:
     args = read_json(workspace.base.parent / "args.json")
     assert (args["diffusion_steps"], args["use_ema"], args["dataset"]) == (4, True, "tiny")
     generator = load_generator(workspace.base)
-    motion = generator.sample(generator.encode_text(["a man walks"]), torch.tensor([8]))
+    motion = generator.draw(generator.encode_text(["a man walks"]), torch.tensor([8]))
     assert motion.shape == (1, 8, 263)
     assert torch.isfinite(motion).all()
 
