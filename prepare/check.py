@@ -66,7 +66,7 @@ PUBLISHED = {
 TEXT_ENCODER_COMMAND = (
     "going online once; or for CLIP: bash prepare/download_clip.sh and --text_encoder_path clip"
 )
-EVALUATORS_COMMAND = "bash prepare/download_evaluators.sh && bash prepare/download_glove.sh"
+EVALUATORS_COMMAND = "bash prepare/download_t2m_evaluators.sh && bash prepare/download_glove.sh"
 
 
 @dataclass
