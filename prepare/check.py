@@ -24,9 +24,11 @@ from model.mdm.network import MDMConfig
 from model.text.encoders import build_text_encoder
 from rewards.co_embedding import CoEmbedder, EvaluatorFiles
 from rewards.tmr import TMRReward
-from tmr.model import TMR
+from tmr.model import TMR, find_run
+from utils.commands import typed
 from utils.errors import UserError, entry_point
 from utils.options import option, parse_options
+from utils.places import here_or_project
 
 TASKS = ("train", "generate", "evaluate")
 SPLITS = {"train": ("train", "val"), "generate": (), "evaluate": ("test",)}
@@ -81,7 +83,9 @@ class Options:
     text_encoder_path: str = option("", "CLIP or DistilBERT of the checkpoint; none = the hub's")
 
     def validate(self) -> None:
-        self.model_path = self.model_path or PUBLISHED[self.dataset].model_path
+        self.model_path = self.model_path or str(
+            here_or_project(PUBLISHED[self.dataset].model_path)
+        )
         self.reward_path = self.reward_path or PUBLISHED[self.dataset].reward_path
 
 
@@ -143,9 +147,10 @@ def _split(options: Options, split: str) -> str:
 
 
 def _reward(options: Options) -> str:
-    reward = TMRReward(TMR.load(options.reward_path))
+    folder = find_run(options.reward_path)
+    reward = TMRReward(TMR.load(folder))
     reward.check_skeleton(SKELETONS[options.dataset])
-    return options.reward_path
+    return str(folder)
 
 
 def _evaluators(options: Options) -> str:
@@ -177,7 +182,7 @@ def format_findings(findings: list[Finding]) -> str:
         )
         if not finding.there:
             lines.append(f"{'':14} {'->':>7} {finding.asset.command}")
-    return "\n".join(lines)
+    return typed("\n".join(lines))
 
 
 @entry_point

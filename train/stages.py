@@ -18,9 +18,11 @@ from typing import Any
 import torch
 import yaml
 
+from utils.commands import typed
 from utils.errors import UserError
 from utils.files import read_json, write_json
 from utils.options import parse_options
+from utils.places import here_or_project
 
 POLL_SECONDS = 0.05
 # Options that may differ between a stored result and what is asked for: no figure depends on them.
@@ -61,7 +63,7 @@ def section(script: ModuleType, content: Any, where: str, *reserved: str) -> dic
     if config is None:
         return own
     try:
-        start = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+        start = yaml.safe_load(here_or_project(config).read_text(encoding="utf-8"))
     except (OSError, TypeError, yaml.YAMLError) as error:
         why = " ".join(str(error).split())
         raise UserError(f"{where}: config {config} is not readable ({why})") from None
@@ -145,7 +147,7 @@ class Stage:
 
     @property
     def command(self) -> str:
-        return f"python -m {shlex.join(self.arguments)}"
+        return typed(f"python -m {shlex.join(self.arguments)}")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ import functools
 import sys
 from collections.abc import Callable
 
+from utils.commands import typed
+
 
 class UserError(Exception):
     """Something the user can put right. The message says what is wrong, where, and what to do."""
@@ -17,7 +19,7 @@ def entry_point(main: Callable[[], None]) -> Callable[[], None]:
         try:
             main()
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {typed(str(error))}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
