@@ -47,18 +47,21 @@ def _first_line(module: str) -> str:
 def split(words: Sequence[str]) -> tuple[str, list[str]]:
     """The command at the start of a command line, and its options.
 
-    Raises UserError with the nearest commands where it is none.
+    Raises UserError with the nearest command, or with those of a group, where it is none.
     """
     for count in (2, 1):
         name = " ".join(words[:count])
         if name in COMMANDS:
             return name, list(words[count:])
-    typed = " ".join(word for word in words[:2] if not word.startswith("-"))
-    near = [name for name in COMMANDS if name.split()[0] == words[0]]
-    near = near or difflib.get_close_matches(typed, COMMANDS, n=1)
-    near = near or difflib.get_close_matches(words[0], COMMANDS, n=1)
-    hint = f"did you mean {' or '.join(f'sopo {name}' for name in near)}?" if near else ""
-    raise UserError(f"sopo {typed} is no command; {hint or 'sopo --help lists them'}")
+    first = words[0]
+    kinds = [name.removeprefix(f"{first} ") for name in COMMANDS if name.startswith(f"{first} ")]
+    if kinds:
+        raise UserError(f"sopo {first} takes one of {', '.join(kinds)}")
+    known = [*COMMANDS, *(name.split()[0] for name in COMMANDS)]
+    tries = (" ".join(words[:2]), first)
+    near = [name for typed in tries for name in difflib.get_close_matches(typed, known, n=1)]
+    hint = f"did you mean sopo {near[0]}?" if near else "sopo --help lists them"
+    raise UserError(f"sopo {first} is no command; {hint}")
 
 
 @entry_point

@@ -218,6 +218,6 @@ def _load_stats(folder: Path, config: dict[str, Any]) -> Statistics:
 def find_run(folder: str | Path) -> Path:
     """The run folder of this name; a published one may lie in any of `PUBLISHED_FOLDERS`."""
     folder = Path(folder)
-    if folder.parent.name not in PUBLISHED_FOLDERS:
+    if str(folder.parent) not in PUBLISHED_FOLDERS:
         return folder
     return here_or_project(folder, *(Path(name, folder.name) for name in PUBLISHED_FOLDERS))
