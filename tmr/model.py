@@ -18,9 +18,11 @@ from tmr.encoders import ActorDecoder, ActorEncoder
 from utils.errors import UserError
 from utils.files import load_tensors, read_json, save_tensors, write_json
 from utils.options import option
+from utils.places import here_or_project
 
 PARTS = ("motion_encoder", "text_encoder", "motion_decoder")
 STATS_EPS = 1e-12
+PUBLISHED_FOLDERS = ("models", "pretrained_tmr")  # of TMR's archive, of the SoPo release
 
 
 @dataclass
@@ -142,7 +144,7 @@ class TMR(nn.Module):
         Takes ``best_weights`` where they exist, else ``last_weights``, else the training
         checkpoint. Raises UserError for whatever is missing or does not fit.
         """
-        folder = Path(folder)
+        folder = find_run(folder)
         if not (folder / "config.json").is_file():
             raise UserError(
                 f"{folder} is not a TMR run folder (no config.json); train one with "
@@ -211,3 +213,11 @@ def _load_stats(folder: Path, config: dict[str, Any]) -> Statistics:
         f"{folder}: no mean.pt and std.pt in {folder / 'stats'} or in {relative}; the reward "
         "normalises motions with its own statistics and cannot do without them"
     )
+
+
+def find_run(folder: str | Path) -> Path:
+    """The run folder of this name; a published one may lie in any of `PUBLISHED_FOLDERS`."""
+    folder = Path(folder)
+    if str(folder.parent) not in PUBLISHED_FOLDERS:
+        return folder
+    return here_or_project(folder, *(Path(name, folder.name) for name in PUBLISHED_FOLDERS))
