@@ -17,8 +17,8 @@ from model.latent.skip_transformer import (
     SkipEncoder,
     SkipTransformerConfig,
 )
-from model.layers import length_mask
 from utils.errors import UserError
+from utils.masks import length_mask
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """Encoded captions, the interface of the encoders that make them, and ways to put them together."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -29,6 +31,15 @@ class Condition:
 
     def __getitem__(self, rows: Tensor | slice) -> "Condition":
         return Condition(self.tokens[rows], self.mask[rows])
+
+    @staticmethod
+    def cat(parts: Sequence["Condition"]) -> "Condition":
+        """Batches of captions, one after the other, padded to the longest caption."""
+        size = max(part.tokens.shape[1] for part in parts)
+        missing = [size - part.tokens.shape[1] for part in parts]
+        tokens = [F.pad(p.tokens, (0, 0, 0, n)) for p, n in zip(parts, missing, strict=True)]
+        masks = [F.pad(p.mask, (0, n)) for p, n in zip(parts, missing, strict=True)]
+        return Condition(torch.cat(tokens), torch.cat(masks))
 
     def to(self, device: torch.device | str) -> "Condition":
         return Condition(self.tokens.to(device), self.mask.to(device))

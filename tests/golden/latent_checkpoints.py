@@ -7,9 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.latent.checkpoints import UNUSED, LatentWeights, denoiser_config, vae_config
+from model.latent.checkpoints import (
+    UNUSED,
+    LatentWeights,
+    denoiser_config,
+    read_settings,
+    vae_config,
+)
 from model.latent.denoiser import LatentDenoiser
 from model.latent.vae import MotionVAE
+from model.text.sentence_vectors import CLIP_LARGE, SENTENCE_T5
 from tests.golden.base import Golden, Row, covers
 
 
@@ -25,10 +32,11 @@ def full_size_keys(g: Golden) -> Iterator[Row]:
             part, _, rest = key.partition(".")
             parts[part][rest] = torch.empty(shape, device="meta")
         weights = LatentWeights(Path(name), **parts)
+        settings = read_settings(weights, {})
         with torch.device("meta"):
-            networks: dict[str, nn.Module] = {"vae": MotionVAE(vae_config(weights))}
+            networks: dict[str, nn.Module] = {"vae": MotionVAE(vae_config(weights, settings))}
             if weights.denoiser:
-                networks["denoiser"] = LatentDenoiser(denoiser_config(weights))
+                networks["denoiser"] = LatentDenoiser(denoiser_config(weights, settings))
         for part, network in networks.items():
             expected = {k: v.shape for k, v in parts[part].items() if k != UNUSED}
             found = {k: v.shape for k, v in network.state_dict().items()}
@@ -62,4 +70,7 @@ def recognised(
         "text_act": "relu" if denoiser.text_relu else None,
         "pre_post_proj": denoiser.projected,
     }
+    encoders = {"clip_large": CLIP_LARGE, "sentence_t5": SENTENCE_T5}
+    encoder = encoders[read_settings(weights, {}).text_encoder_type]
+    yield g.equal(f"{name} text encoder", stated["text_encoder"].split()[0] == encoder, True)
     yield g.equal(f"{name} sizes", {k: stated[k] for k in found} == found, True)

@@ -14,15 +14,22 @@ from model.latent.checkpoints import UNUSED, denoiser_config
 from model.latent.denoiser import LatentDenoiser, guidance_embedding, timestep_sinusoid
 from model.text.condition import Condition
 from tests.golden.base import Golden, Row, covers
-from tests.golden.latent_vae import PASS, batch_first, record, sizes, vae_of, weights_of
+from tests.golden.latent_vae import (
+    PASS,
+    batch_first,
+    record,
+    settings_of,
+    sizes,
+    vae_of,
+    weights_of,
+)
 
 TRAJECTORY = 1e-3  # of a run of guided steps, absolute
 
 
 def denoiser_of(g: Golden, prefix: str = "sd/") -> LatentDenoiser:
     weights = weights_of(g, denoiser=prefix)
-    relu = bool(g.scalar("cfg/text_relu")) if g.has("cfg/text_relu") else True
-    model = LatentDenoiser(denoiser_config(weights, g.scalar("cfg/num_heads"), text_relu=relu))
+    model = LatentDenoiser(denoiser_config(weights, settings_of(g)))
     model.load_state_dict({k: v for k, v in weights.denoiser.items() if k != UNUSED})
     return model.eval()
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from data_loaders.features import features_to_joints
 from data_loaders.normalizer import Statistics, convert
 from data_loaders.skeleton import HUMANML, skeleton_for_dim
-from model.latent.checkpoints import LatentWeights, vae_config
+from model.latent.checkpoints import LatentSettings, LatentWeights, vae_config
 from model.latent.losses import VAELossWeights, vae_losses
 from model.latent.vae import MotionVAE
-from model.layers import length_mask
 from tests.golden.base import Golden, Row, covers
+from utils.masks import length_mask
 
 PASS = 2e-5  # of one forward pass, absolute
 
@@ -28,9 +28,14 @@ def weights_of(g: Golden, vae: str = "", denoiser: str = "") -> LatentWeights:
     return LatentWeights(Path(g.name), *parts)
 
 
+def settings_of(g: Golden) -> LatentSettings:
+    relu = bool(g.scalar("cfg/text_relu")) if g.has("cfg/text_relu") else True
+    return LatentSettings(num_heads=g.scalar("cfg/num_heads"), text_relu=relu)
+
+
 def vae_of(g: Golden, prefix: str = "sd/") -> MotionVAE:
     weights = weights_of(g, vae=prefix)
-    vae = MotionVAE(vae_config(weights, g.scalar("cfg/num_heads")))
+    vae = MotionVAE(vae_config(weights, settings_of(g)))
     vae.load_state_dict(weights.vae)
     return vae.eval()
 
