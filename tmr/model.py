@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from data_loaders.normalizer import Statistics
+from model.distribution import Distribution
 from model.text.encoders import CachedTextEncoder, Condition, TextEncoder, build_text_encoder
+from model.weights import load_strictly
 from tmr.encoders import ActorDecoder, ActorEncoder
 from utils.errors import UserError
 from utils.files import load_tensors, read_json, save_tensors, write_json
@@ -35,17 +37,6 @@ class TMRConfig:
     layers: int = option(6, "transformer layers", minimum=1)
     num_heads: int = option(4, "attention heads", minimum=1)
     dropout: float = option(0.1, "dropout in training", minimum=0, maximum=0.99)
-
-
-@dataclass(frozen=True)
-class Distribution:
-    """A diagonal Gaussian per sample: mean and log variance ``[B, d]``."""
-
-    mean: Tensor
-    logvar: Tensor
-
-    def sample(self, noise: Tensor, fact: float = 1.0) -> Tensor:
-        return self.mean + fact * noise * (self.logvar / 2).exp()
 
 
 class TMR(nn.Module):
@@ -168,7 +159,7 @@ class TMR(nn.Module):
         encoder = build_text_encoder(options.text_encoder_type, text_encoder_path or None, device)
         model = TMR(options, stats.to(device), CachedTextEncoder(encoder))
         for part, state in _load_parts(folder).items():
-            _load_strictly(getattr(model, part), state, f"{folder}: {part}")
+            load_strictly(getattr(model, part), state, f"{folder}: {part}")
         return model.to(device).eval().requires_grad_(False)
 
 
@@ -189,14 +180,6 @@ def _load_parts(folder: Path) -> dict[str, dict[str, Tensor]]:
         if part in parts:
             parts[part][rest] = value
     return parts
-
-
-def _load_strictly(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
-    try:
-        module.load_state_dict(state)
-    except (RuntimeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{where} does not fit its config.json ({reason})") from None
 
 
 def _load_stats(folder: Path, config: dict[str, Any]) -> Statistics:
