@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from data_loaders.normalizer import Statistics
+from model.distribution import Distribution
 from model.text.encoders import CachedTextEncoder, Condition, TextEncoder, build_text_encoder
 from tmr.encoders import ActorDecoder, ActorEncoder
 from utils.errors import UserError
@@ -33,17 +34,6 @@ class TMRConfig:
     layers: int = option(6, "transformer layers", minimum=1)
     num_heads: int = option(4, "attention heads", minimum=1)
     dropout: float = option(0.1, "dropout in training", minimum=0, maximum=0.99)
-
-
-@dataclass(frozen=True)
-class Distribution:
-    """A diagonal Gaussian per sample: mean and log variance ``[B, d]``."""
-
-    mean: Tensor
-    logvar: Tensor
-
-    def sample(self, noise: Tensor, fact: float = 1.0) -> Tensor:
-        return self.mean + fact * noise * (self.logvar / 2).exp()
 
 
 class TMR(nn.Module):

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.text.torchscript_archive import is_torchscript, read_torchscript
+from model.text.torchscript_archive import read_torchscript
 from utils.errors import UserError
 from utils.files import load_tensors
+from utils.unpickle import is_torchscript
 
 CLIP_FILE = "ViT-B-32.pt"
 BPE_FILE = "bpe_simple_vocab_16e6.txt.gz"

@@ -26,7 +26,7 @@ def test_noise_grows_from_almost_none_to_almost_all(schedule) -> None:
     assert torch.all((schedule.betas > 0) & (schedule.betas < 1))
     assert torch.all(schedule.alphas_cumprod.diff() < 0)
     assert schedule.alphas_cumprod[0] > 0.98
-    assert schedule.alphas_cumprod[-1] < 1e-3
+    assert schedule.alphas_cumprod[-1] < 5e-3
 
 
 def test_cosine_signal_follows_its_closed_form() -> None:
