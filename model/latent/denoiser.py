@@ -103,20 +103,20 @@ def _hidden(condition: Condition, length: int) -> Tensor | None:
 
 def timestep_sinusoid(timesteps: Tensor, width: int) -> Tensor:
     """cos and then sin of t w_i, w_i = 10000^(-i / half): ``[B]`` -> ``[B, width]``."""
-    angles = timesteps.float()[:, None] * _rates(width // 2, width // 2, timesteps.device)
+    half = width // 2
+    # the order of these operations is upstream's; at t = 999 their rounding shows
+    rates = (-math.log(10000.0) * torch.arange(half, device=timesteps.device) / half).exp()
+    angles = timesteps.float()[:, None] * rates
     return _pad_odd(torch.cat([angles.cos(), angles.sin()], dim=-1), width)
 
 
 def guidance_embedding(scale: Tensor, width: int) -> Tensor:
     """sin and then cos of 1000 (s - 1) w_i, w_i = 10000^(-i / (half - 1)): ``[B]`` ->
     ``[B, width]`` (Luo et al., "Latent Consistency Models", 2023, as MotionLCM uses it)."""
-    rates = _rates(width // 2, width // 2 - 1, scale.device)
+    half = width // 2
+    rates = (torch.arange(half, device=scale.device) * (-math.log(10000.0) / (half - 1))).exp()
     angles = 1000.0 * (scale - 1).float()[:, None] * rates
     return _pad_odd(torch.cat([angles.sin(), angles.cos()], dim=-1), width)
-
-
-def _rates(count: int, divisor: int, device: torch.device) -> Tensor:
-    return torch.exp(torch.arange(count, device=device) * (-math.log(10000.0) / divisor))
 
 
 def _pad_odd(embedding: Tensor, width: int) -> Tensor:

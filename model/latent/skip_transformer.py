@@ -48,9 +48,7 @@ class SkipTransformer(nn.Module):
     def __init__(self, block: Callable[[], nn.Module], config: SkipTransformerConfig) -> None:
         super().__init__()
         if config.layers % 2 == 0:
-            raise UserError(
-                f"--layers {config.layers} must be odd, for skips in pairs"
-            )
+            raise UserError(f"--layers {config.layers} must be odd, for skips in pairs")
         half, width = config.layers // 2, config.hidden_dim
         self.input_blocks = nn.ModuleList(block() for _ in range(half))
         self.middle_block = block()
