@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from utils.errors import UserError
@@ -23,6 +24,8 @@ def key_problems(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> s
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     """Raises UserError that names the keys which do not fit `module`; `where` begins it."""
+    if not isinstance(state, Mapping) or not all(map(torch.is_tensor, state.values())):
+        raise UserError(f"{where} is no dictionary of tensors")
     found = key_problems(module.state_dict(), state)
     if found:
         raise UserError(f"{where} does not fit ({found})")

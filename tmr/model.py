@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from data_loaders.normalizer import Statistics
 from model.distribution import Distribution
 from model.text.encoders import CachedTextEncoder, Condition, TextEncoder, build_text_encoder
+from model.weights import load_strictly
 from tmr.encoders import ActorDecoder, ActorEncoder
 from utils.errors import UserError
 from utils.files import load_tensors, read_json, save_tensors, write_json
@@ -156,7 +157,7 @@ class TMR(nn.Module):
         encoder = build_text_encoder(options.text_encoder_type, text_encoder_path or None, device)
         model = TMR(options, stats.to(device), CachedTextEncoder(encoder))
         for part, state in _load_parts(folder).items():
-            _load_strictly(getattr(model, part), state, f"{folder}: {part}")
+            load_strictly(getattr(model, part), state, f"{folder}: {part}")
         return model.to(device).eval().requires_grad_(False)
 
 
@@ -177,14 +178,6 @@ def _load_parts(folder: Path) -> dict[str, dict[str, Tensor]]:
         if part in parts:
             parts[part][rest] = value
     return parts
-
-
-def _load_strictly(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
-    try:
-        module.load_state_dict(state)
-    except (RuntimeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{where} does not fit its config.json ({reason})") from None
 
 
 def _load_stats(folder: Path, config: dict[str, Any]) -> Statistics:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from model.latent.skip_transformer import LearnedPositions, SkipEncoder, SkipTransformerConfig
-from model.text.encoders import Condition
+from model.text.condition import Condition
 from utils.errors import UserError
 
 

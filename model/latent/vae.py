@@ -17,6 +17,7 @@ from model.latent.skip_transformer import (
     SkipEncoder,
     SkipTransformerConfig,
 )
+from model.layers import length_mask
 from utils.errors import UserError
 
 
@@ -78,7 +79,7 @@ class MotionVAE(nn.Module):
 
         motion ``[B, T, D]`` normalised; lengths ``[B]``.
         """
-        found = self.distribution(motion, frame_mask(lengths, motion.shape[1]))
+        found = self.distribution(motion, length_mask(lengths, motion.shape[1]))
         shape, device = found.mean.shape, found.mean.device
         return found.sample(torch.randn(shape, generator=rng, device=device))
 
@@ -89,12 +90,7 @@ class MotionVAE(nn.Module):
         """
         frames = int(lengths.max()) if frames is None else frames
         self.check_length(frames)
-        mask = frame_mask(lengths, frames)
+        mask = length_mask(lengths, frames)
         memory = self.latent_post(latent)
         queries = self.query_pos_decoder(memory.new_zeros(len(memory), frames, memory.shape[-1]))
         return self.final_layer(self.decoder(queries, memory, ~mask)) * mask.unsqueeze(-1)
-
-
-def frame_mask(lengths: Tensor, frames: int) -> Tensor:
-    """``[B]`` -> ``[B, frames]``, True = valid."""
-    return torch.arange(frames, device=lengths.device) < lengths[:, None]

@@ -38,6 +38,7 @@ from model.text.encoders import (
     TextEncoder,
     build_text_encoder,
 )
+from model.weights import key_problems
 from utils.errors import UserError
 from utils.files import atomic_write, load_tensors, read_json, save_tensors, write_json
 from utils.provenance import provenance
@@ -188,20 +189,11 @@ def load_weights(model: nn.Module, model_path: str | Path, use_ema: bool = True)
     state = read_weights(model_path, use_ema)
     given = {k: v for k, v in state.items() if k not in POSITION_TABLES}
     wanted = {k: v for k, v in model.state_dict().items() if k not in POSITION_TABLES}
-    problems = {
-        "missing": sorted(set(wanted) - set(given)),
-        "unknown": sorted(set(given) - set(wanted)),
-        "of another shape": [k for k in wanted if k in given and given[k].shape != wanted[k].shape],
-    }
-    found = [
-        f"{what}: {', '.join(keys[:4])}{f' and {len(keys) - 4} more' if len(keys) > 4 else ''}"
-        for what, keys in problems.items()
-        if keys
-    ]
+    found = key_problems(wanted, given)
     if found:
         raise UserError(
             f"{model_path} is a checkpoint of another architecture than its args.json says "
-            f"({'; '.join(found)})"
+            f"({found})"
         )
     model.load_state_dict(given, strict=False)
 

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from model.text.encoders import Condition, _from_pretrained, pooled_condition
+from model.text.condition import Condition, pooled_condition
+from model.text.pretrained import from_pretrained
 from utils.errors import UserError
 from utils.files import load_tensors
 
@@ -32,8 +33,8 @@ class ClipLargeEncoder:
     def __init__(self, path: str = CLIP_LARGE, device: torch.device | str = "cpu") -> None:
         from transformers import AutoTokenizer, CLIPTextModelWithProjection
 
-        self.tokenizer = _from_pretrained(AutoTokenizer, path, "CLIP")
-        model = _from_pretrained(CLIPTextModelWithProjection, path, "CLIP")
+        self.tokenizer = from_pretrained(AutoTokenizer, path, "CLIP")
+        model = from_pretrained(CLIPTextModelWithProjection, path, "CLIP")
         self.model = model.float().to(device).eval().requires_grad_(False)
         self.width: int = self.model.config.projection_dim
 
@@ -60,8 +61,8 @@ class SentenceT5Encoder:
     def __init__(self, path: str = SENTENCE_T5, device: torch.device | str = "cpu") -> None:
         from transformers import AutoTokenizer, T5EncoderModel
 
-        self.tokenizer = _from_pretrained(AutoTokenizer, path, "sentence-T5")
-        model = _from_pretrained(T5EncoderModel, path, "sentence-T5")
+        self.tokenizer = from_pretrained(AutoTokenizer, path, "sentence-T5")
+        model = from_pretrained(T5EncoderModel, path, "sentence-T5")
         self.model = model.float().to(device).eval().requires_grad_(False)
         self.dense = read_dense(path).to(device)
         self.width = len(self.dense)

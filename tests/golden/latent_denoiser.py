@@ -12,7 +12,7 @@ from diffusion.samplers import Denoiser, denoiser_of_noise, sample_ddim, sample_
 from diffusion.schedule import respace, scaled_linear_schedule, select_offset_stride
 from model.latent.checkpoints import UNUSED, denoiser_config
 from model.latent.denoiser import LatentDenoiser, guidance_embedding, timestep_sinusoid
-from model.text.encoders import Condition
+from model.text.condition import Condition
 from tests.golden.base import Golden, Row, covers
 from tests.golden.latent_vae import PASS, batch_first, record, sizes, vae_of, weights_of
 

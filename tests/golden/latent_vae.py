@@ -15,7 +15,8 @@ from data_loaders.normalizer import Statistics, convert
 from data_loaders.skeleton import HUMANML, skeleton_for_dim
 from model.latent.checkpoints import LatentWeights, vae_config
 from model.latent.losses import VAELossWeights, vae_losses
-from model.latent.vae import MotionVAE, frame_mask
+from model.latent.vae import MotionVAE
+from model.layers import length_mask
 from tests.golden.base import Golden, Row, covers
 
 PASS = 2e-5  # of one forward pass, absolute
@@ -85,7 +86,7 @@ def motion_vae(g: Golden) -> Iterator[Row]:
 
 def encoding(g: Golden, vae: MotionVAE, prefix: str) -> Iterator[Row]:
     x, mask = g.tensor("x"), g.tensor("mask")
-    yield g.equal(f"{prefix}mask", frame_mask(g.tensor("length"), x.shape[1]), mask)
+    yield g.equal(f"{prefix}mask", length_mask(g.tensor("length"), x.shape[1]), mask)
     found = vae.distribution(x, mask)
     noise = batch_first(g.tensor(f"{prefix}encode/eps"))
     std = (found.logvar / 2).exp()
