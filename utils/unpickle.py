@@ -4,6 +4,7 @@ import builtins
 import pickle
 import sys
 import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,7 +76,6 @@ HARMLESS = {
     *("fractions", "functools", "numbers", "operator", "pathlib", "random", "re", "types"),
     *("typing", "uuid"),
 }
-OLD_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # as torch.save writes them
 
 
 class TensorUnpickler(RefusingUnpickler):
@@ -94,12 +94,14 @@ class TensorUnpickler(RefusingUnpickler):
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        if f"{module}.{name}" in self.known or _is_code(OLD_NAMES.get(module, module), name):
+        if f"{module}.{name}" in self.known or _is_code(module, name):
             return super().find_class(module, name)
         return LeftOut
 
 
 def _is_code(module: str, name: str) -> bool:
+    # torch.save writes the standard library's names of Python 2
+    module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
     if module == "builtins":  # getattr is how methods are pickled
         return name != "getattr" and not isinstance(getattr(builtins, name, None), type)
     package = module.partition(".")[0]
