@@ -11,7 +11,7 @@ ROOT, CONTACTS = slice(0, 4), slice(-4, None)
 
 
 def biased(std: Tensor, times: int) -> Tensor:
-    """Deviations ``[D]`` of root and contacts divided `times` times by 5, so that they weigh more."""
+    """Deviations ``[D]``, those of root and contacts divided `times` times by 5."""
     std = std.clone()
     for columns in (ROOT, CONTACTS):
         std[columns] /= FEATURE_BIAS**times

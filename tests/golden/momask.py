@@ -1,10 +1,9 @@
-"""MoMask's networks, training passes, generation and preference terms against upstream's numbers."""
+"""MoMask's transformers: passes, training, generation, preference terms, and the whole chain."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from data_loaders.normalizer import Statistics
 from model.layers import encoder_layer
 from model.mdm import PositionalEncoding
-from model.momask.draws import Draws, keep_top
+from model.momask.draws import keep_top
 from model.momask.lengths import LengthEstimator
 from model.momask.likelihood import (
     count_probability,
@@ -22,7 +21,7 @@ from model.momask.likelihood import (
     masked_error,
     shared_mask,
 )
-from model.momask.rvq import RVQVAE, RVQConfig, rvq_losses
+from model.momask.rvq import RVQVAE, RVQConfig
 from model.momask.sampling import TokenSampling, generate_base, generate_residual
 from model.momask.statistics import biased
 from model.momask.training import CorruptionDraws, active_layer, corrupt, token_loss
@@ -35,149 +34,8 @@ from model.momask.transformers import (
     guided_logits,
 )
 from tests.golden.base import Golden, Row, covers
+from tests.golden.momask_rvq import Recorded, rvq_of, scaled
 from train.preference.losses import DenoisingErrors, sopo_loss
-
-
-class Recorded(Draws):
-    """Replays recorded numbers, one array per draw; without any, all uniform numbers are equal."""
-
-    def __init__(self, *arrays: Tensor) -> None:
-        super().__init__()
-        object.__setattr__(self, "arrays", list(arrays))
-
-    def uniform(self, *shape: int) -> Tensor:
-        return self._next(shape) if self.arrays else torch.full(shape, 0.5)
-
-    def exponential(self, *shape: int) -> Tensor:
-        return self._next(shape)
-
-    def _next(self, shape: tuple[int, ...]) -> Tensor:
-        array = self.arrays.pop(0)
-        assert array.shape == shape, f"recorded {tuple(array.shape)}, drawn {shape}"
-        return array
-
-
-def scaled(g: Golden, key: str, actual: Tensor, tolerance: float) -> Row:
-    """Within `tolerance` of the largest recorded value, or absolute where that is below 1."""
-    largest = float(np.abs(g[key][np.isfinite(g[key])]).max(initial=0.0))
-    return g.close(key, actual, g[key], atol=tolerance * max(1.0, largest))
-
-
-# RVQ-VAE
-
-
-def rvq_of(g: Golden, prefix: str) -> RVQVAE:
-    names = {*RVQConfig.__dataclass_fields__} & {k.rsplit("/", 1)[1] for k in g.keys(f"{prefix}cfg/")}
-    config = RVQConfig(
-        **{name: g.scalar(f"{prefix}cfg/{name}") for name in names},
-        dropout=0.0,
-        quantize_dropout_prob=0.0,
-    )
-    model = RVQVAE(config, g.scalar(f"{prefix}cfg/nfeats"))
-    model.load_state_dict(g.state_dict(f"{prefix}sd/"))
-    return model.eval()
-
-
-def losses_of(g: Golden, prefix: str, model: RVQVAE, x: Tensor, *draws: Draws) -> Any:
-    positions = slice(4, 4 + 3 * (g.scalar(f"{prefix}cfg/joints") - 1))
-    weights = (g.scalar(f"{prefix}cfg/loss_vel"), g.scalar(f"{prefix}cfg/commit"))
-    output = model(x, *draws)
-    return output, rvq_losses(output, x, positions, *weights)
-
-
-@covers("momask_rvq*.npz")
-def rvq(g: Golden) -> Iterator[Row]:
-    for prefix in sorted({key.split("/")[0] + "/" for key in g.keys()}):
-        model = rvq_of(g, prefix)
-        with torch.no_grad():
-            yield from rvq_passes(g, prefix, model)
-        yield from straight_through(g, prefix, model)
-        yield from rvq_training(g, prefix, model)
-
-
-def rvq_passes(g: Golden, prefix: str, model: RVQVAE) -> Iterator[Row]:
-    x, ids = g.tensor(f"{prefix}x"), g.tensor(f"{prefix}encode/code_idx")
-    codes = model.quantizer.codes(ids)
-    yield scaled(g, f"{prefix}encoder_out", model.encode_features(x), 2e-5)
-    yield g.equal(f"{prefix}encode/code_idx", model.encode(x), ids)
-    yield scaled(g, f"{prefix}encode/codes", codes.transpose(2, 3), 2e-5)
-    row = g.scalar(f"{prefix}encode_unpadded/row")
-    alone = x[row : row + 1, : g[f"{prefix}lengths"][row]]
-    key = f"{prefix}encode_unpadded/code_idx"
-    yield g.equal(key, model.encode(alone), g[key])
-    padded = g.tensor(f"{prefix}decode/ids_padded")
-    decoded = {"from_codes": ids, "out_padded": padded, "out_base_only": ids[..., :1]}
-    for name, chosen in decoded.items():
-        yield scaled(g, f"{prefix}decode/{name}", model.decode(chosen), 2e-5)
-    output, losses = losses_of(g, prefix, model, x)
-    yield scaled(g, f"{prefix}forward/out", output.motion, 2e-5)
-    yield scaled(g, f"{prefix}forward/commit_loss", losses.commitment, 2e-5)
-    yield scaled(g, f"{prefix}forward/perplexity", output.quantised.perplexity, 2e-5)
-    yield scaled(g, f"{prefix}loss/recons", losses.recons, 2e-5)
-    yield scaled(g, f"{prefix}loss/explicit", losses.positions, 2e-5)
-    yield scaled(g, f"{prefix}loss/total", losses.total, 2e-5)
-    dropped = model.quantizer(g.tensor(f"{prefix}encoder_out"), used_layers=2)
-    yield scaled(g, f"{prefix}drop_after_1/quantized", dropped.quantised, 2e-5)
-    key = f"{prefix}drop_after_1/code_idx"
-    yield g.equal(key, dropped.ids, g[key])
-    yield scaled(g, f"{prefix}drop_after_1/commit_loss", dropped.commitment, 2e-5)
-    yield scaled(g, f"{prefix}drop_after_1/perplexity", dropped.perplexity, 2e-5)
-
-
-def straight_through(g: Golden, prefix: str, model: RVQVAE) -> Iterator[Row]:
-    features = g.tensor(f"{prefix}encoder_out").requires_grad_()
-    (g.tensor(f"{prefix}ste/weight") * model.quantizer(features).quantised).sum().backward()
-    assert features.grad is not None
-    yield scaled(g, f"{prefix}ste/grad_encoder_out", features.grad, 1e-4)
-
-
-def rvq_training(g: Golden, prefix: str, model: RVQVAE) -> Iterator[Row]:
-    """Steps of the codebooks alone, from none at all; then the same broken off and resumed."""
-    batches = g.tensor(f"{prefix}train/x")
-    noise = [g.tensor(f"{prefix}train/step{i}/gumbel_uniform") for i in range(len(batches))]
-    for layer in model.quantizer.layers:
-        layer.codebook.zero_()
-    model.train()
-    state: dict[str, Tensor] = {}
-    averages: dict[str, Tensor] = {}
-    for i, x in enumerate(batches):
-        if i == len(batches) - 1:
-            state = {key: value.clone() for key, value in model.state_dict().items()}
-            averages = model.quantizer.averages()
-        yield from rvq_step(g, f"{prefix}train/step{i}/", prefix, model, x, Recorded(*noise[i]))
-    resumed = rvq_of(g, prefix).train()
-    resumed.load_state_dict(state)
-    resumed.quantizer.load_averages(averages)
-    resumed(batches[-1], Recorded(*noise[-1]))
-    for name in ("codebook", "code_sum", "code_count"):
-        found, expected = (
-            torch.stack([getattr(layer, name) for layer in m.quantizer.layers])
-            for m in (resumed, model)
-        )
-        yield g.equal(f"{prefix}train: {name} of a resumed training", found, expected)
-
-
-def rvq_step(
-    g: Golden, key: str, prefix: str, model: RVQVAE, x: Tensor, draws: Draws
-) -> Iterator[Row]:
-    model.zero_grad()
-    output, losses = losses_of(g, prefix, model, x, draws)
-    yield scaled(g, f"{key}commit_loss", losses.commitment, 2e-5)
-    yield scaled(g, f"{key}perplexity", output.quantised.perplexity, 2e-5)
-    yield scaled(g, f"{key}loss", losses.total, 2e-5)
-    losses.total.backward()
-    named = dict(model.named_parameters())
-    for gradient in g.keys(f"{key}grad/"):
-        found = named[gradient.split("/grad/")[1]].grad
-        assert found is not None
-        yield scaled(g, gradient, found, 1e-4)
-    names = {"codebooks": "codebook", "code_count": "code_count", "code_sum": "code_sum"}
-    for name, attribute in names.items():
-        found = torch.stack([getattr(layer, attribute) for layer in model.quantizer.layers])
-        yield scaled(g, f"{key}{name}_after", found, 1e-4)
-
-
-# Transformers
 
 
 def vocabulary_of(g: Golden) -> Vocabulary:
@@ -234,7 +92,9 @@ def gradients(g: Golden, model: nn.Module, loss: Tensor, prefix: str) -> Iterato
 def base(g: Golden) -> Iterator[Row]:
     model = transformer_of(g, BaseTransformer)
     yield positions(g, model.position_enc)
-    yield g.equal("mask_id, pad_id", (model.mask_id, model.pad_id), (g["cfg/mask_id"], g["cfg/pad_id"]))
+    yield g.equal(
+        "mask_id, pad_id", (model.mask_id, model.pad_id), (g["cfg/mask_id"], g["cfg/pad_id"])
+    )
     with torch.no_grad():
         yield from base_passes(g, model)
         for name in ("gen_gumbel", "gen_categorical", "gen_greedy", "edit"):
@@ -246,7 +106,11 @@ def base(g: Golden) -> Iterator[Row]:
 
 
 def base_passes(g: Golden, model: BaseTransformer) -> Iterator[Row]:
-    ids, text, valid = g.tensor("forward/ids"), g.tensor("text_emb"), ~g.tensor("forward/padding_mask")
+    ids, text, valid = (
+        g.tensor("forward/ids"),
+        g.tensor("text_emb"),
+        ~g.tensor("forward/padding_mask"),
+    )
     hidden = torch.ones(len(ids), dtype=torch.bool)
     yield close(g, "forward/logits_cond", model(ids, text, valid), 2e-5)
     yield close(g, "forward/logits_uncond", model(ids, text, valid, hidden), 2e-5)
@@ -303,10 +167,16 @@ def base_generation(g: Golden, model: BaseTransformer, name: str) -> Iterator[Ro
         logits.append(unconditional + options.guidance * (conditional - unconditional))
 
     handle = model.register_forward_hook(record)
-    ids = generate_base(model, text, valid_of(g, tokens), options, Recorded(*noise), given)
+    valid = valid_of(g, tokens)  # what stands beyond a length is never read
+    ids = generate_base(model, text, valid, options, Recorded(*noise), given)
     handle.remove()
-    yield g.equal(f"{name}/input_ids", torch.stack(seen), g[f"{name}/input_ids"])
-    yield close(g, f"{name}/logits", torch.stack([logits[0], logits[-1]]), 1e-4)
+    expected = g.tensor(f"{name}/input_ids")
+    yield g.equal(f"{name}/input_ids", torch.stack(seen)[:, valid], expected[:, valid])
+    found, expected = torch.stack([logits[0], logits[-1]]), classes_last(g, f"{name}/logits")
+    largest = float(expected.abs().max())
+    yield g.close(
+        f"{name}/logits", found[:, valid], expected[:, valid], atol=1e-4 * max(1.0, largest)
+    )
     yield g.equal(f"{name}/ids", ids, g[f"{name}/ids"])
 
 
@@ -328,11 +198,18 @@ def preference(g: Golden, model: BaseTransformer) -> Iterator[Row]:
         with torch.no_grad():
             frozen = masked_error(reference, ids, mask, text, valid)
         errors[name] = DenoisingErrors(policy, frozen)
-        yield g.close(f"pref/error_policy_{name}", policy, g[f"pref/error_policy_{name}"], atol=2e-5)
+        yield g.close(
+            f"pref/error_policy_{name}", policy, g[f"pref/error_policy_{name}"], atol=2e-5
+        )
         key = f"pref/error_reference_{name}"
         yield g.close(key, frozen, g[key], atol=2e-5)
     found = sopo_loss(
-        errors["winner"], errors["loser"], g.tensor("pref/beta_w"), 1.0, g.tensor("pref/gate"), lengths
+        errors["winner"],
+        errors["loser"],
+        g.tensor("pref/beta_w"),
+        1.0,
+        g.tensor("pref/gate"),
+        lengths,
     )
     yield g.close("pref/z", found.margin, g["pref/z"], atol=1e-4)
     yield g.close("pref/loss", found.loss.mean(), g["pref/loss"], atol=2e-5)
