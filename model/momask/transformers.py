@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.layers import attention_bias, encoder_layer
-from model.mdm import InputProcess, PositionalEncoding
+from model.mdm.network import InputProcess, PositionalEncoding
 from utils.options import option
 
 POSITIONS = 5000  # rows of the positional table, which every checkpoint holds

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from data_loaders.normalizer import Statistics
 from model.layers import encoder_layer
-from model.mdm import PositionalEncoding
+from model.mdm.network import PositionalEncoding
 from model.momask.draws import keep_top
 from model.momask.lengths import LengthEstimator
 from model.momask.likelihood import (
