@@ -29,7 +29,6 @@ from model.momask.transformers import (
     TransformerConfig,
     Vocabulary,
 )
-from model.strict_loading import load_strictly
 from model.text.encoders import (
     CLIP_POSITIONS,
     BuiltinEncoder,
@@ -38,6 +37,7 @@ from model.text.encoders import (
     PooledEncoder,
     TextEncoder,
 )
+from model.weights import load_strictly
 from utils.errors import UserError
 from utils.files import atomic_write, load_tensors, save_tensors
 
@@ -171,7 +171,7 @@ def load_tokens(folder: Path, device: torch.device | str = "cpu") -> TokenSpace:
     skeleton = skeleton_for_dim(rvq.num_features)
     if skeleton is None:
         raise UserError(f"{path}: no skeleton has {rvq.num_features} features")
-    load_strictly(rvq, state, f"{path} is another RVQ than its opt.txt says")
+    load_strictly(rvq, state, f"{path}, with the sizes of its opt.txt,")
     if AVERAGES in content:
         try:
             rvq.quantizer.load_averages(content[AVERAGES])
@@ -263,8 +263,8 @@ def _load_transformer(
     if config.latent_dim % config.n_heads:
         raise UserError(f"{options.path}: n_heads does not divide latent_dim")
     model = kind(config, tokens.vocabulary, _shape(state, "cond_emb.weight", path)[1])
-    complaint = f"{path} is another transformer than its opt.txt says"
-    load_strictly(model, state, complaint, recomputed=[POSITION_TABLE])
+    state = {**state, POSITION_TABLE: model.position_enc.pe}
+    load_strictly(model, state, f"{path}, with the sizes of its opt.txt,")
     return model.to(device).eval()
 
 
@@ -281,7 +281,7 @@ def load_lengths(
             "were trained with different text encoders"
         )
     model = LengthEstimator(width, _shape(state, "output.11.weight", path)[0])
-    load_strictly(model, state, f"{path} is no length estimator of MoMask")
+    load_strictly(model, state, f"{path}: the length estimator")
     return model.to(device).eval()
 
 

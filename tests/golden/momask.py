@@ -313,7 +313,8 @@ def lengths(g: Golden) -> Iterator[Row]:
 def pipeline(g: Golden) -> Iterator[Row]:
     """The chain over the networks of the files beside it, and the statistics."""
     base_file, residual_file, rvq_file = (
-        g.beside(g.name.replace("pipeline", part)) for part in ("base", "residual", "rvq")
+        Golden(g.path.with_name(g.name.replace("pipeline", part)))
+        for part in ("base", "residual", "rvq")
     )
     yield g.equal("base_ids", base_file["gen_gumbel/ids"], g["base_ids"])
     base_ids = g.tensor("base_ids")

@@ -153,11 +153,11 @@ WRONG = {
     ),
     "RVQ of another depth": (
         lambda root: edit_options(root / "rvq", depth=3),
-        "another RVQ than its opt.txt says .missing: .*model.2.conv1",
+        r"with the sizes of its opt.txt, does not fit \(missing: .*model.2.conv1",
     ),
     "transformer of fewer layers": (
         lambda root: edit_options(root / "base", n_layers=1),
-        "another transformer than its opt.txt says .unknown: ",
+        r"with the sizes of its opt.txt, does not fit \(unknown: ",
     ),
     "heads that do not divide": (
         lambda root: edit_options(root / "base", n_heads=5),
