@@ -9,7 +9,7 @@ from torch import Tensor
 TINY = 1e-20  # upstream's floor of both logarithms of Gumbel noise
 
 
-@dataclass(frozen=True)
+@dataclass
 class Draws:
     """Numbers from one generator (None = PyTorch's own) on one device."""
 

@@ -162,9 +162,11 @@ def base_generation(g: Golden, model: BaseTransformer, name: str) -> Iterator[Ro
     logits: list[Tensor] = []
 
     def record(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        conditional, unconditional = output.chunk(2)
-        seen.append(inputs[0].chunk(2)[0])
-        logits.append(unconditional + options.guidance * (conditional - unconditional))
+        seen.append(inputs[0][: len(text)])
+        if options.guidance != 1:  # both passes of guidance in one batch
+            conditional, unconditional = output.chunk(2)
+            output = unconditional + options.guidance * (conditional - unconditional)
+        logits.append(output)
 
     handle = model.register_forward_hook(record)
     valid = valid_of(g, tokens)  # what stands beyond a length is never read

@@ -17,7 +17,7 @@ class Recorded(Draws):
 
     def __init__(self, *arrays: Tensor) -> None:
         super().__init__()
-        object.__setattr__(self, "arrays", list(arrays))
+        self.arrays = list(arrays)
 
     def uniform(self, *shape: int) -> Tensor:
         return self._next(shape) if self.arrays else torch.full(shape, 0.5)
