@@ -28,6 +28,7 @@ from model.text.sentence_vectors import (
 from utils.errors import UserError
 from utils.positions import sinusoidal_table
 
+CLIP_POSITIONS = 77
 CLIP_CONTEXT = 22  # sot + 20 word pieces + eot: MDM's cut for HumanML3D and KIT
 BUILTIN_WIDTH = 256
 KINDS = ("clip", "bert", "builtin", "clip_large", "sentence_t5")
@@ -99,18 +100,24 @@ class DistilBertEncoder:
 
 
 class ClipEncoder:
-    """CLIP's text feature at the end token, projected, not normalised; 22-token cut."""
+    """CLIP's text feature at the end token, projected, not normalised.
+
+    Captions are cut to `max_tokens`: MDM's 22, or all 77 that CLIP has positions for.
+    """
 
     pooled = True
 
-    def __init__(self, path: str, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, path: str, device: torch.device | str = "cpu", max_tokens: int = CLIP_CONTEXT
+    ) -> None:
         self.tokenizer, model = _load_clip(path)
+        self.max_tokens = max_tokens
         self.model = model.to(device).eval().requires_grad_(False)
         self.width: int = self.model.config.projection_dim
 
     @torch.no_grad()
     def encode(self, captions: list[str]) -> Condition:
-        ids = clip_token_ids(self.tokenizer, captions).to(self.model.device)
+        ids = clip_token_ids(self.tokenizer, captions, self.max_tokens).to(self.model.device)
         # Hugging Face pools at the first end token when eos_token_id is CLIP's true one (49407)
         # and at the largest id otherwise; both are the same position here. Positions after it
         # cannot be seen by causal attention, so no attention mask is needed.
@@ -118,14 +125,16 @@ class ClipEncoder:
         return pooled_condition(vectors)
 
 
-def clip_token_ids(tokenizer: object, captions: list[str], context: int = 77) -> Tensor:
-    """Token ids ``[B, 77]``: cut to 22 with the end token last, then padded with zeros.
+def clip_token_ids(
+    tokenizer: object, captions: list[str], max_tokens: int = CLIP_CONTEXT
+) -> Tensor:
+    """Token ids ``[B, 77]``: cut to `max_tokens` with the end token last, then padded with zeros.
 
     HTML entities are resolved twice before, as OpenAI's tokenizer does.
     """
     captions = [html.unescape(html.unescape(caption)) for caption in captions]
-    batch = tokenizer(captions, truncation=True, max_length=CLIP_CONTEXT)  # type: ignore[operator]
-    ids = torch.zeros(len(captions), context, dtype=torch.long)
+    batch = tokenizer(captions, truncation=True, max_length=max_tokens)  # type: ignore[operator]
+    ids = torch.zeros(len(captions), CLIP_POSITIONS, dtype=torch.long)
     for row, tokens in zip(ids, batch["input_ids"], strict=True):
         row[: len(tokens)] = torch.tensor(tokens)
     return ids
