@@ -9,6 +9,8 @@ the embedded dataset. The exit code is 0 when the ordering is right and 1 when i
 form prints one score, (cos + 1) / 2, for raw (un-normalised) features ``[T, D]``.
 """
 
+from utils.start import entry_point
+
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -20,21 +22,23 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from data_loaders.humanml import MotionBatch, MotionDataset, make_loader, open_dataset
+from model.seam import Samples
 from prepare.synthetic import Options as SyntheticOptions
 from prepare.synthetic import build
 from rewards.tmr import TMRReward
 from tmr.model import TMR
-from train.loop import pick_device
-from utils.errors import UserError, entry_point
+from utils.devices import DeviceOptions, pick_device
+from utils.errors import UserError
 from utils.files import read_array
 from utils.options import option, parse_options
+from utils.seeding import SeedOptions
 
 SHOWN = 5  # rows of the table
 SIGNIFICANCE = 0.01  # of the one-sided sign test
 
 
 @dataclass
-class Options:
+class Options(SeedOptions, DeviceOptions):
     run_dir: str = option("models/tmr_humanml3d_guoh3dfeats", "run folder of the TMR model")
     text_encoder_path: str = option("", "local folder of DistilBERT")
     npy: str = option("", "one motion: raw features [T, D]")
@@ -43,8 +47,6 @@ class Options:
     data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
     split: str = option("test", "its split")
     num_pairs: int = option(64, "captions to score", minimum=8)
-    seed: int = option(10, "of the choice of captions")
-    device: str = option("auto", "auto, cpu, cuda, or a CUDA index")
 
     def validate(self) -> None:
         if bool(self.npy) != bool(self.text):
@@ -98,10 +100,10 @@ def other_rows(meanings: list[str]) -> list[int]:
 def check(reward: TMRReward, data: MotionDataset, options: Options) -> bool:
     """Print the table; True when matching pairs win significantly often (sign test)."""
     batch = pick_batch(data, options.num_pairs, options.seed)
-    motions = data.stats.denormalize(batch.motion)
+    motions = Samples(batch.motion, batch.lengths)
     others = other_rows(data.meanings(batch.captions))
-    own = reward.score(motions, batch.lengths, batch.captions).cpu()
-    other = reward.score(motions[others], batch.lengths[others], batch.captions).cpu()
+    own = reward.score(motions, batch.captions).cpu()
+    other = reward.score(motions[torch.tensor(others)], batch.captions).cpu()
     print(f"{'own':>6} {'other':>6}  caption")
     for row in range(min(SHOWN, len(own))):
         print(f"{own[row]:6.3f} {other[row]:6.3f}  {batch.captions[row]}")
@@ -122,11 +124,11 @@ def main() -> None:
     reward = TMRReward(model)
     if options.npy:
         motion = read_motion(options.npy)
-        score = reward.score(motion[None], torch.tensor([len(motion)]), [options.text])
+        score = reward.score(Samples(motion[None], torch.tensor([len(motion)])), [options.text])
         print(f"{Path(options.npy).name}: similarity to '{options.text}' is {float(score):.3}")
         return
     data = open_any_dataset(options)
-    reward.check_skeleton(data.skeleton)
+    reward.check(data.skeleton)
     sys.exit(0 if check(reward, data, options) else 1)
 
 

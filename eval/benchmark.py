@@ -3,6 +3,7 @@
     python -m eval.benchmark                      small networks, a few minutes on 4 CPU cores
     python -m eval.benchmark --device cuda --full_size --output FILE.json     sizes of the papers
     torchrun --nproc_per_node 2 -m eval.benchmark --device cpu        also the scaling efficiency
+    python -m eval.benchmark --threads            how threads wait, idle and beside other work
 
 Prints a table (median and quartile distance over the repetitions, share of the measured matrix
 multiplication peak of the same device and number type, gain over the plain path), then what fewer
@@ -12,11 +13,11 @@ so that a busy machine slows both. --full_size on a CPU takes hours; lower --bat
 --num_candidates there and leave out the large items, as in --items denoiser rollout "SoPo step".
 """
 
+from utils.start import entry_point
+
 import os
-import resource
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -30,17 +31,20 @@ from data_loaders.humanml import open_dataset
 from data_loaders.skeleton import HUMANML
 from eval.metrics import POOL
 from eval.speed.few_steps import StepComparison, format_few_steps
-from eval.speed.workload import FULL, GUIDANCE, QUICK, SMALL, Item, Sizes, Workload
+from eval.speed.timing import format_rows, matmul_peak, measure_item, seconds_of
+from eval.speed.waiting import compare_waiting, format_waiting
+from eval.speed.workload import FULL, GUIDANCE, QUICK, SMALL, Sizes, Workload
 from model.families import load_generator
 from model.mdm.generator import MDMGenerator, build_generator
 from model.text.encoders import BuiltinEncoder, CachedTextEncoder
 from prepare import synthetic
 from rewards.tmr import TMRReward
 from tmr.model import TMR
-from train.loop import average_gradients, pick_device
-from utils.errors import UserError, entry_point
+from utils.devices import DeviceOptions, pick_device
+from utils.errors import UserError
 from utils.files import write_json
 from utils.options import option, parse_options
+from utils.processes import average_gradients
 from utils.provenance import provenance
 from utils.seeding import seed_everything
 
@@ -48,8 +52,7 @@ MADE_CLIPS = 500  # of procedural motion; more are the same files under further 
 
 
 @dataclass
-class Options:
-    device: str = option("auto", "auto, cpu, cuda, or a CUDA index")
+class Options(DeviceOptions):
     full_size: bool = option(False, "networks and amounts of the papers")
     quick: bool = option(False, "seconds of work, to try the script")
     repetitions: int = option(3, "timed repetitions, after one that is not counted", minimum=1)
@@ -64,6 +67,7 @@ class Options:
     num_clips: int = option(0, "clips of the start-up; 0 = the size's", minimum=0)
     items: list[str] = option([], "only the rows whose names start like these; none = all")
     few_steps: bool = option(True, "compare samplers with fewer steps")
+    threads: bool = option(False, "measure only how the threads of a CPU wait for one another")
 
     def validate(self) -> None:
         width = self.sizes().evaluators.embedding
@@ -85,85 +89,6 @@ class Options:
             "clips": self.num_clips,
         }
         return replace(base, **{name: value for name, value in given.items() if value})
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds: median and distance of the quartiles; share of the peak, where work is counted."""
-
-    median: float
-    spread: float
-    share: float | None
-
-    @staticmethod
-    def of(seconds: list[float], flops: float, peak: float) -> "Timing":
-        median = statistics.median(seconds)
-        quartiles = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else [median] * 3
-        share = flops / median / peak if flops else None
-        return Timing(median, quartiles[2] - quartiles[0], share)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One item; memory is the peak in GB of the GPU, or of the whole process so far on a CPU."""
-
-    name: str
-    fast: Timing
-    plain: Timing | None
-    memory: float
-
-    @property
-    def gain(self) -> float | None:
-        return None if self.plain is None else self.plain.median / self.fast.median
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def seconds_of(call: Callable[[], object], device: torch.device) -> float:
-    synchronize(device)
-    started = time.perf_counter()
-    call()
-    synchronize(device)
-    return time.perf_counter() - started
-
-
-def matmul_peak(device: torch.device, dtype: torch.dtype, size: int) -> float:
-    """Operations per second of a square product, best of several."""
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    best = min(seconds_of(lambda: a @ b, device) for _ in range(8))
-    return 2 * size**3 / best
-
-
-def peak_memory(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-
-
-def measure_item(
-    item: Item, device: torch.device, repetitions: int, peaks: dict[torch.dtype, float]
-) -> Row:
-    """Both paths in turn; the first turn warms up and is not counted."""
-    fast: list[float] = []
-    plain: list[float] = []
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    fast.append(seconds_of(item.fast, device))
-    memory = peak_memory(device)
-    for turn in range(repetitions + 1):
-        if turn:
-            fast.append(seconds_of(item.fast, device))
-        if item.plain is not None:
-            plain.append(seconds_of(item.plain, device))
-    return Row(
-        item.name,
-        Timing.of(fast[1:], item.flops, peaks[item.dtype]),
-        Timing.of(plain[1:], item.plain_flops, peaks[torch.float32]) if plain else None,
-        memory,
-    )
 
 
 def make_clips(folder: Path, count: int) -> None:
@@ -223,35 +148,27 @@ def scaling_efficiency(work: Workload, accelerator: Accelerator, repetitions: in
         return statistics.median(seconds_of(call, work.device) for _ in range(repetitions))
 
     accelerator.wait_for_everyone()
-    alone = median(lambda: work.sopo_step(work.algorithm)) if accelerator.is_main_process else 0.0
+    alone = median(lambda: work.sopo_step(work.task)) if accelerator.is_main_process else 0.0
     accelerator.wait_for_everyone()
     reduce = partial(average_gradients, accelerator)
-    return alone / median(lambda: work.sopo_step(work.algorithm, reduce))
-
-
-def format_rows(rows: list[Row]) -> str:
-    lines = [
-        "| work | time (s) | +- | of peak | plain (s) | +- | of peak | gain | peak memory (GB) |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        fast, plain = (_cells(timing) for timing in (row.fast, row.plain))
-        gain = "-" if row.gain is None else f"{row.gain:.1f}x"
-        lines.append(f"| {row.name} | {fast} | {plain} | {gain} | {row.memory:.2f} |")
-    return "\n".join(lines)
-
-
-def _cells(timing: Timing | None) -> str:
-    if timing is None:
-        return "- | - | -"
-    share = "-" if timing.share is None else f"{timing.share:.0%}"
-    return f"{timing.median:.4g} | {timing.spread:.2g} | {share}"
+    return alone / median(lambda: work.sopo_step(work.task, reduce))
 
 
 def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads"
+
+
+def compare_threads(options: Options) -> dict[str, Any]:
+    """The ways of waiting, as the content of the JSON file; prints while it goes."""
+    found = compare_waiting(options.repetitions, options.quick)
+    print(f"\n{format_waiting(found)}")
+    times = {
+        condition: {name: asdict(seconds) for name, seconds in settings.items()}
+        for condition, settings in found.items()
+    }
+    return {"options": asdict(options), "threads": times, "provenance": provenance()}
 
 
 def run(options: Options, folder: Path, accelerator: Accelerator) -> dict[str, Any]:
@@ -301,6 +218,11 @@ def run(options: Options, folder: Path, accelerator: Accelerator) -> dict[str, A
 @entry_point
 def main() -> None:
     options = parse_options(Options, description=__doc__)
+    if options.threads:
+        content = compare_threads(options)
+        if options.output:
+            write_json(options.output, content)
+        return
     device = pick_device(options.device)
     accelerator = Accelerator(cpu=device.type == "cpu")
     with tempfile.TemporaryDirectory() as temporary:

@@ -9,12 +9,14 @@ generates for the same captions, always with the same noise. Preference tuning s
 second without raising the first.
 """
 
+from utils.start import entry_point
+
 from dataclasses import dataclass
 
 import torch
 from tqdm import tqdm
 
-from eval.eval_tmr import (
+from eval.motion_sets import (
     MotionSet,
     SampledOptions,
     generated_motions,
@@ -24,11 +26,11 @@ from eval.eval_tmr import (
 )
 from model.mdm.generator import MDMGenerator
 from model.seam import Samples
-from utils.errors import entry_point
 from utils.files import write_json
 from utils.options import option, parse_options
 from utils.provenance import provenance
 from utils.seeding import torch_generator
+from utils.tables import markdown_table
 
 QUARTERS = 4
 
@@ -74,14 +76,13 @@ def format_table(errors: dict[str, dict[str, list[float]]]) -> str:
     """Rows: the base's errors, then the differences of the others, clips before own motions."""
     (base, reference), *others = errors.items()
     titles = [f"{kind} q{q + 1}" for kind in reference for q in range(QUARTERS)]
-    lines = [f"| model | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
     flat = [value for values in reference.values() for value in values]
-    lines.append(f"| {base} | " + " | ".join(f"{value:.4f}" for value in flat) + " |")
+    rows = [[base, *(f"{value:.4f}" for value in flat)]]
     for name, found in others:
         values = [value for kind in reference for value in found[kind]]
-        cells = " | ".join(f"{a - b:+.4f}" for a, b in zip(values, flat, strict=True))
-        lines.append(f"| {name} - {base} | {cells} |")
-    return "\n".join(lines)
+        cells = [f"{a - b:+.4f}" for a, b in zip(values, flat, strict=True)]
+        rows.append([f"{name} - {base}", *cells])
+    return markdown_table(["model", *titles], rows)
 
 
 @entry_point

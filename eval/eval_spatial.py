@@ -11,6 +11,8 @@ and reward together. Where the dataset has annotations, the share of stated side
 joints measures the generator without any reward.
 """
 
+from utils.start import entry_point
+
 from dataclasses import asdict, dataclass
 
 import torch
@@ -18,15 +20,23 @@ from torch import Tensor
 
 from data_loaders.captions import swap_left_right
 from data_loaders.humanml import MotionDataset
-from eval import eval_tmr
-from eval.eval_tmr import MotionSet, SampledOptions
+from eval.judging import measure_joints, scores
+from eval.motion_sets import (
+    MotionSet,
+    SampledOptions,
+    generated_motions,
+    load_model,
+    open_split,
+    real_motions,
+)
 from rewards.seam import Reward
 from rewards.tmr import TMRReward
-from train.loop import pick_device
-from utils.errors import UserError, entry_point
+from utils.devices import pick_device
+from utils.errors import UserError
 from utils.files import write_json
 from utils.options import option, parse_options
 from utils.provenance import provenance
+from utils.tables import markdown_table
 
 
 @dataclass
@@ -70,7 +80,7 @@ def discrimination(reward: Reward, motions: MotionSet) -> Tensor:
     """``[N]``: 1 where the caption scores above its swapped form, 0 below, 0.5 for a tie."""
     swapped = [swap_left_right(caption) for caption in motions.captions]
     other = MotionSet(motions.motions, motions.lengths, swapped, motions.names)
-    margin = eval_tmr.scores(reward, motions) - eval_tmr.scores(reward, other)
+    margin = scores(reward, motions) - scores(reward, other)
     return (margin.sign() + 1) / 2
 
 
@@ -79,7 +89,7 @@ def measure(reward: Reward, motions: MotionSet, data: MotionDataset) -> SpatialF
     finite = motions.finite()
     kept = motions.rows(finite.nonzero().squeeze(1))
     hits = discrimination(reward, kept)
-    accuracy, _ = eval_tmr.measure_joints(data, kept) if data.annotations else (None, 0.0)
+    accuracy, _ = measure_joints(data, kept) if data.annotations else (None, 0.0)
     return SpatialFigures(
         captions=len(hits),
         discrimination=float(hits.mean()),
@@ -91,26 +101,26 @@ def measure(reward: Reward, motions: MotionSet, data: MotionDataset) -> SpatialF
 
 def format_rows(rows: dict[str, SpatialFigures]) -> str:
     """A Markdown table with a row per set of motions."""
-    lines = ["| motions | captions | r(x,c) > r(x,swapped c) | sides that hold | broken |"]
-    lines.append("|---|---|---|---|---|")
+    header = ["motions", "captions", "r(x,c) > r(x,swapped c)", "sides that hold", "broken"]
+    cells = []
     for name, row in rows.items():
         sides = "-" if row.sides is None else f"{row.sides:.3f}"
         share = f"{row.discrimination:.3f} ± {row.half_width:.3f}"
-        lines.append(f"| {name} | {row.captions} | {share} | {sides} | {row.broken} |")
-    return "\n".join(lines)
+        cells.append([name, str(row.captions), share, sides, str(row.broken)])
+    return markdown_table(header, cells)
 
 
 def evaluate(options: Options) -> dict[str, SpatialFigures]:
     """The figures of real motions and of every generator."""
-    data = eval_tmr.open_split(options)
+    data = open_split(options)
     device = pick_device(options.device)
     text_encoder = options.reward_text_encoder_path
     reward = TMRReward.load(options.reward_path, device, text_encoder, data.skeleton)
-    real = sided(eval_tmr.real_motions(data, options.batch_size))
+    real = sided(real_motions(data, options.batch_size))
     rows = {"real": measure(reward, real, data)}
     for name, path in zip(options.names or options.model_path, options.model_path, strict=True):
-        generator = eval_tmr.load_model(path, options, data.skeleton)
-        motions = eval_tmr.generated_motions(generator, real, options, name)
+        generator = load_model(path, options, data.skeleton)
+        motions = generated_motions(generator, real, options, name)
         rows[name] = measure(reward, motions, data)
     return rows
 

@@ -12,6 +12,8 @@ motion, that of the first and that of the second model: gain1.gif, ..., median1.
 ...), a table of them as examples.md, and the same as examples.json.
 """
 
+from utils.start import entry_point
+
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -23,21 +25,15 @@ from tqdm import tqdm
 from data_loaders.features import features_to_joints
 from data_loaders.humanml import open_dataset
 from data_loaders.skeleton import Skeleton
-from eval.eval_tmr import (
-    JudgedOptions,
-    MotionSet,
-    generated_motions,
-    load_judge,
-    load_model,
-    real_motions,
-    scores,
-)
+from eval.judging import JudgedOptions, load_judge, scores
+from eval.motion_sets import MotionSet, generated_motions, load_model, real_motions
 from model.mdm.checkpoints import read_model_args
 from sample.video import Panel, video_suffix, write_video
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.files import prepare_output_dir, write_json, write_text
 from utils.options import option, parse_options
 from utils.provenance import provenance
+from utils.tables import markdown_table
 
 PANEL_SIZE = 180  # pixels: three panels fit a page of text
 REAL = "real"
@@ -164,13 +160,12 @@ def format_examples(examples: list[Example], summary: str) -> str:
     """A Markdown page: what all captions say, and a row per example."""
     names = list(examples[0].scores)
     header = ["animation", "rank", "caption", *names, "gain"]
-    lines = [summary, "", "| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    rows = []
     for example in examples:
-        caption = example.caption.replace("|", "\\|")
-        cells = [f"[{Path(example.file).stem}]({example.file})", str(example.rank), caption]
-        cells += [f"{example.scores[name]:.3f}" for name in names] + [f"{example.gain:+.3f}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        link = f"[{Path(example.file).stem}]({example.file})"
+        judged = [f"{example.scores[name]:.3f}" for name in names]
+        rows.append([link, str(example.rank), example.caption, *judged, f"{example.gain:+.3f}"])
+    return f"{summary}\n\n{markdown_table(header, rows)}\n"
 
 
 def summarize(compared: Comparison, options: Options) -> str:

@@ -9,6 +9,8 @@ seeds, the band reaches from the smallest to the largest of them. Figures of the
 are means over many motions already and are drawn as they are.
 """
 
+from utils.start import entry_point
+
 import json
 import re
 from collections.abc import Sequence
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.files import atomic_write
 from utils.options import option, parse_options
 

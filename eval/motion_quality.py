@@ -13,11 +13,12 @@ from torch import Tensor
 from data_loaders.features import features_to_joints
 from data_loaders.humanml import MotionDataset
 from data_loaders.skeleton import Skeleton
-from eval import eval_tmr
-from eval.eval_tmr import MotionSet
+from eval.judging import embed, measure_joints, scores
+from eval.motion_sets import MotionSet, SampledOptions, generated_motions, real_motions
 from model.seam import MotionGenerator
 from rewards.tmr import TMRReward
 from tmr.retrieval import retrieval_metrics, similarity_matrix
+from utils.tables import markdown_table
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,9 @@ class Judges:
         """Raises UserError when every motion is broken."""
         finite = motions.finite()
         kept = motions.rows(finite.nonzero().squeeze(1))
-        accuracy, skating = eval_tmr.measure_joints(data, kept)
+        accuracy, skating = measure_joints(data, kept)
         return Quality(
-            reward=float(eval_tmr.scores(self.reward, kept).mean()) if self.reward else None,
+            reward=float(scores(self.reward, kept).mean()) if self.reward else None,
             recall=recall(self.judge, kept, data) if self.judge else None,
             facts=accuracy.overall if accuracy else None,
             sides=accuracy.side if accuracy else None,
@@ -79,14 +80,14 @@ class Judges:
 
 
 def measure_generator(
-    generator: MotionGenerator, data: MotionDataset, judges: Judges, options: eval_tmr.Options
+    generator: MotionGenerator, data: MotionDataset, judges: Judges, options: SampledOptions
 ) -> dict[str, Quality]:
     """``real`` and ``generated``; of the options, seed, sampler, guidance and batch size count."""
     fixed = MotionDataset(
         data.folder, data.packed, data.entries, data.stats, data.annotations, random_items=False
     )
-    real = eval_tmr.real_motions(fixed, options.batch_size)
-    generated = eval_tmr.generated_motions(generator, real, options, "one motion per clip")
+    real = real_motions(fixed, options.batch_size)
+    generated = generated_motions(generator, real, options, "one motion per clip")
     return {
         "real": judges.measure(real, fixed),
         "generated": judges.measure(generated, fixed),
@@ -98,7 +99,7 @@ def recall(judge: TMRReward, motions: MotionSet, data: MotionDataset) -> dict[st
     texts = judge.embed_texts(motions.captions).cpu()
     meanings = np.array(data.meanings(motions.captions))
     figures = retrieval_metrics(
-        similarity_matrix(texts, eval_tmr.embed(judge, motions)),
+        similarity_matrix(texts, embed(judge, motions)),
         meanings[:, None] == meanings[None],
     )
     return {key.removeprefix("t2m/"): v for key, v in figures.items() if key.startswith("t2m/")}
@@ -121,9 +122,9 @@ def format_quality(rows: dict[str, Quality]) -> str:
     recalls = list(next(iter(rows.values())).recall or ())
     header = ["", "reward", *(f"judge {key}" for key in recalls), "facts", "sides", "skating"]
     header += ["jerk [m/s^3]", "broken"]
-    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    table = []
     for name, row in rows.items():
         values = [row.reward, *(row.recall or {}).values(), row.facts, row.sides]
         cells = ["-" if v is None else f"{v:.3f}" for v in (*values, row.foot_skating, row.jerk)]
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | {row.broken} |")
-    return "\n".join(lines)
+        table.append([name, *cells, str(row.broken)])
+    return markdown_table(header, table)

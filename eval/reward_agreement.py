@@ -10,6 +10,8 @@ the facts that the captions state and by foot skating. Where the rows do not dif
 this reward teach nothing; where the clips do not differ from the best, the model leaves no room.
 """
 
+from utils.start import entry_point
+
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -19,23 +21,15 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from data_loaders.humanml import MotionDataset
-from eval.eval_tmr import (
-    JudgedOptions,
-    MotionSet,
-    generated_motions,
-    load_judge,
-    load_model,
-    measure_joints,
-    open_split,
-    real_motions,
-    scores,
-)
+from eval.judging import JudgedOptions, load_judge, measure_joints, scores
+from eval.motion_sets import MotionSet, generated_motions, load_model, open_split, real_motions
 from model.seam import MotionGenerator
 from rewards.tmr import TMRReward
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.files import write_json
 from utils.options import option, parse_options
 from utils.provenance import provenance
+from utils.tables import markdown_table
 
 
 @dataclass
@@ -142,12 +136,13 @@ def compare(
 
 def format_table(rows: dict[str, Quality]) -> str:
     """A Markdown table with a row per set of motions."""
-    lines = ["| motions | number | reward | judge | facts | sides | skating |", "|---" * 7 + "|"]
+    table = []
     for name, row in rows.items():
         values = (row.reward, row.judge, row.facts, row.sides, row.skating)
         cells = ["-" if value is None else f"{value:.3f}" for value in values]
-        lines.append(f"| {name} | {row.motions} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        table.append([name, str(row.motions), *cells])
+    header = ["motions", "number", "reward", "judge", "facts", "sides", "skating"]
+    return markdown_table(header, table)
 
 
 @entry_point

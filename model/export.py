@@ -7,13 +7,15 @@ The file works wherever a --model_path is asked for; it needs no args.json and n
 and cannot hold code.
 """
 
+from utils.start import entry_point
+
 from dataclasses import dataclass
 from pathlib import Path
 
 from model.mdm.checkpoints import config_from_args, load_stats, load_weights, read_model_args
 from model.mdm.network import MDM
 from model.single_file import SUFFIX, is_single_file, write_single_file
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.files import load_tensors
 from utils.options import option, parse_options
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from data_loaders.skeleton import Skeleton
-from model.text.encoders import Condition
+from model.text.condition import Condition
 from utils.masks import length_mask
 
 

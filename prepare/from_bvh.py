@@ -15,6 +15,8 @@ Lengths count feature rows, one fewer than poses: under 40 (2 s) a clip is skipp
 last pose with --pad_short; up to 199 it stays; beyond that --long cuts it to 196 or into pieces.
 """
 
+from utils.start import entry_point
+
 import contextlib
 import dataclasses
 import functools
@@ -42,7 +44,7 @@ from prepare.bvh.caption_table import (
 from prepare.bvh.clip import detect_up_axis, load_clip, metres_per_unit
 from prepare.bvh.joint_maps import JointMap, load_joint_map
 from prepare.write_dataset import SPLITS, ClipEntry, DatasetWriter, write_motion
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.options import option, parse_options
 
 LONGEST_KEPT = HUMANML.max_length + 3  # the loader crops lengths down to a multiple of four

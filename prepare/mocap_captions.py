@@ -13,6 +13,8 @@ label is corrected by what was measured.
 Style phrases, and the sentences of actions that are rare, come from the table of hints.
 """
 
+from utils.start import entry_point
+
 import csv
 import json
 import zlib
@@ -30,7 +32,7 @@ from prepare import from_bvh
 from prepare.bandai.grammar import Detail, Scene, Style, compose, number_phrases
 from prepare.bandai.templates import BOWS, GAITS, KICKS, PUNCHES, RAISES, TURNS_AROUND, WAVES
 from prepare.bvh.clip import load_clip
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.files import atomic_write
 from utils.options import option, parse_options
 

@@ -10,6 +10,8 @@ and modipo_g (--reward evaluator) both. Every file is written at once or not at 
 the seed and its number alone, so a run that was killed goes on with --resume to the same result.
 """
 
+from utils.start import entry_point
+
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,18 +25,18 @@ from model.families import load_generator
 from model.mdm.checkpoints import read_model_args
 from model.seam import Samples
 from rewards.load import RewardOptions, load_reward
-from train.loop import pick_device
 from train.preference.fixed_pairs import PairIndex, PairKey, PairStore, shard_path, write_shard
 from train.preference.options import CandidateOptions
 from train.preference.pairs import CandidateSampler
-from utils.errors import UserError, entry_point
+from utils.devices import DeviceOptions, pick_device
+from utils.errors import UserError
 from utils.files import prepare_output_dir
 from utils.options import option, parse_options
-from utils.seeding import torch_generator
+from utils.seeding import SeedOptions, torch_generator
 
 
 @dataclass
-class Options(CandidateOptions, RewardOptions):
+class Options(CandidateOptions, RewardOptions, SeedOptions, DeviceOptions):
     model_path: str = option("", "checkpoint of the reference model", required=True)
     out: str = option("", "folder of the pairs", required=True)
     dataset: str = option("humanml", "humanml, kit, or the name of a folder in dataset/")
@@ -43,8 +45,6 @@ class Options(CandidateOptions, RewardOptions):
     num_candidates: int = option(4, "K motions generated per caption", minimum=2)
     num_captions: int = option(0, "training captions, drawn at random; 0 = all", minimum=0)
     batch_size: int = option(64, "captions generated at once, and per file", minimum=1)
-    seed: int = option(10, "seed of every random draw", minimum=0)
-    device: str = option("auto", "auto, cpu, cuda, or a CUDA index")
     precision: str = option("fp32", "of the generator", choices=("fp32", "bf16"))
     compile: bool = option(False, COMPILE_HELP)
     resume: bool = option(False, "go on with the folder of the same options")

@@ -8,6 +8,8 @@ A fifth of those combinations is held out: it occurs in the test split only. ``a
 holds the facts that every caption states; ``data_loaders.facts`` measures them on any motion.
 """
 
+from utils.start import entry_point
+
 import zlib
 from dataclasses import dataclass
 
@@ -19,7 +21,6 @@ from prepare.procedural.actions import FOLLOWERS, GESTURES, TRAVELS
 from prepare.procedural.captions import Sentence, Statement, compose
 from prepare.procedural.motion import FPS, Controls, solve
 from prepare.write_dataset import ClipEntry, DatasetWriter, NotedCaption
-from utils.errors import entry_point
 from utils.options import option, parse_options
 
 SHORTEST, LONGEST = 2.1, 7.8  # seconds

@@ -5,12 +5,14 @@
 OUT/unpacked.txt names the archives; it is written when all of them are complete.
 """
 
+from utils.start import entry_point
+
 import lzma
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.files import write_text
 from utils.options import option, parse_options
 

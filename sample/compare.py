@@ -6,6 +6,8 @@
 Writes one video per prompt (compare00.mp4, ...), with a panel for every model.
 """
 
+from utils.start import entry_point
+
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from sample.generate import (
     stated_skeleton,
 )
 from sample.video import Panel, video_suffix, write_video
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.files import prepare_output_dir
 from utils.options import option, parse_options
 

@@ -10,6 +10,8 @@ results.npy (joints, captions, lengths; see sample/results.py), results.txt, res
 video per motion (sample00_rep00.mp4) and grids of them (samples_00_to_02.mp4: a row per caption).
 """
 
+from utils.start import entry_point
+
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,18 +32,18 @@ from model.mdm.checkpoints import read_model_args, step_of
 from model.mdm.generator import MDMGenerator
 from sample.results import Results, save_results
 from sample.video import FORMATS, Panel, video_suffix, write_video
-from train.loop import pick_device
-from utils.errors import UserError, entry_point
+from utils.devices import DeviceOptions, pick_device
+from utils.errors import UserError
 from utils.files import prepare_output_dir
 from utils.options import option, parse_options
-from utils.seeding import torch_generator
+from utils.seeding import SeedOptions, torch_generator
 
 ROWS_PER_GRID = 3
 GRID_PANEL_SIZE = 320  # pixels
 
 
 @dataclass
-class SamplingOptions:
+class SamplingOptions(SeedOptions, DeviceOptions):
     """Options that every script which samples from checkpoints shares."""
 
     text_prompt: str | None = option(None, "one caption")
@@ -50,9 +52,7 @@ class SamplingOptions:
     guidance_param: float = option(2.5, "guidance scale; 1 = plain conditional", minimum=0)
     sampler: str = option("ancestral", "sampling algorithm", choices=SAMPLERS)
     sample_steps: int = option(0, "denoising steps; 0 = all of the model's", minimum=0)
-    seed: int = option(10, "seed of every random draw")
     batch_size: int = option(64, "motions generated at once", minimum=1)
-    device: str = option("auto", "auto, cpu, cuda, or a CUDA index")
     cuda: bool = option(True, "false forces the CPU")
     precision: str = option("fp32", "number type of the network", choices=("fp32", "bf16"))
     compile: bool = option(False, COMPILE_HELP)

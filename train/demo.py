@@ -8,6 +8,8 @@ stage is an ordinary command, which is printed before it runs. A stage whose res
 skipped, so an interrupted demo goes on where it stopped.
 """
 
+from utils.start import entry_point
+
 import os
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from train.stages import Stage
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.options import option, parse_options
 
 CONFIGS = Path(os.path.relpath(Path(__file__).resolve().parent.parent / "configs" / "demo"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_loaders.humanml import resolve_dataset
-from eval import eval_humanml
+from eval import humanml_benchmark
 from rewards.co_embedding import EvaluatorFiles
 from sample import generate
 from train.data import DataOptions
@@ -60,8 +60,8 @@ def inspector(options: InspectionOptions) -> Callable[[Path], None]:
                 )
             )
         if options.eval_during_training:
-            eval_humanml.evaluate(
-                eval_humanml.Options(
+            humanml_benchmark.evaluate(
+                humanml_benchmark.Options(
                     eval_mode="debug",
                     split=options.eval_split,
                     batch_size=options.eval_batch_size,

@@ -1,4 +1,4 @@
-"""The one training loop: devices, precision, schedule, logging, validation, checkpoints, resume.
+"""The one training loop: precision, schedule, logging, validation, checkpoints, resume.
 
 A script brings a `Task` (what a step computes, what validation measures, what a checkpoint is);
 everything else is here, so that all models train, log and resume alike. All randomness of a step
@@ -19,21 +19,21 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from train.trackers import PLATFORMS, open_trackers
+from utils.devices import DeviceOptions, pick_device
 from utils.errors import UserError
 from utils.files import load_tensors, prepare_output_dir, read_json, save_tensors, write_json
 from utils.options import option
-from utils.seeding import seed_everything
+from utils.processes import average_gradients
+from utils.seeding import SeedOptions, seed_everything
 
 
 @dataclass
-class LoopOptions:
+class LoopOptions(SeedOptions, DeviceOptions):
     """Options that every training script shares."""
 
     save_dir: str = option("", "folder for checkpoints, options and logs", required=True)
     overwrite: bool = option(False, "write into an existing save_dir")
     resume: bool = option(False, "go on from the newest checkpoint in save_dir")
-    seed: int = option(10, "seed of every random draw")
-    device: str = option("auto", "auto, cpu, cuda, or a CUDA index")
     cuda: bool = option(True, "false forces the CPU")
     precision: str = option(
         "auto", "number type of the networks; auto = bf16 on CUDA", choices=("auto", "fp32", "bf16")
@@ -87,21 +87,6 @@ class Task(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-def pick_device(device: str, cuda: bool = True) -> torch.device:
-    """Raises UserError for a device that this machine lacks."""
-    if device == "auto":
-        return torch.device("cuda" if cuda and torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(f"cuda:{device}" if device.isdigit() else device)
-    except RuntimeError:
-        raise UserError(f"--device {device} is unknown; use auto, cpu, cuda or an index") from None
-    if device.isdigit() and not torch.cuda.is_available():
-        return torch.device("cpu")  # upstream's default "--device 0" means CPU on such machines
-    if chosen.type == "cuda" and not (cuda and torch.cuda.is_available()):
-        raise UserError(f"--device {device}: no CUDA device is available; use --device cpu")
-    return chosen
-
-
 def start_run(options: LoopOptions) -> Accelerator:
     """Seed, pick device and precision, and claim the output folder, before any long work."""
     device = pick_device(options.device, options.cuda)
@@ -145,22 +130,6 @@ class WeightAverage:
         decay = min(self.beta, (1 + self.updates) / (10 + self.updates))
         for mean, value in zip(self.module.parameters(), module.parameters(), strict=True):
             mean.lerp_(value, 1 - decay)
-
-
-def average_gradients(accelerator: Accelerator, module: nn.Module) -> None:
-    """Mean of the gradients over processes.
-
-    Done by hand because the preference losses call the network through `MotionGenerator`, past
-    the forward hook that DistributedDataParallel relies on.
-    """
-    if accelerator.num_processes == 1:
-        return
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])  # one message, not hundreds
-    means = accelerator.reduce(flat, "mean").split([gradient.numel() for gradient in gradients])
-    for parameter, mean in zip(parameters, means, strict=True):
-        parameter.grad = mean.view_as(parameter)
 
 
 class Trainer:

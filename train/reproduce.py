@@ -20,10 +20,11 @@ In options, {bvh_dir} and {jobs} stand for those of this command. The sweeps com
 tables are the results.
 """
 
+from utils.start import entry_point
+
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,11 @@ import yaml
 
 from train import sweep
 from train.stages import Stage, StageRunner, command, go_on, refuse_changes
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.options import option, parse_options
+from utils.places import PROJECT_ROOT
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "reproduce"
+CONFIGS = PROJECT_ROOT / "configs" / "reproduce"
 BENCHMARKS = ("synthetic", "mocap")
 
 
@@ -83,7 +85,7 @@ def read_entries(path: Path) -> list[Entry]:
 
 def make_stage(title: str, entry: Entry, options: Options) -> Stage:
     """Raises UserError for what its script would refuse, and for results of other options."""
-    wanted = command(import_module(entry.script), entry.values(options), title)
+    wanted = command(entry.script, entry.values(options), title)
     if isinstance(wanted.options, sweep.Options):
         return sweep_stage(title, entry, wanted.options, wanted.arguments)
     if not hasattr(wanted.options, "save_dir"):  # data

@@ -10,17 +10,20 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass, fields
+from importlib import import_module
 from pathlib import Path
 from statistics import mean
-from types import ModuleType
 from typing import Any
 
 import torch
 import yaml
 
+from utils.commands import typed
 from utils.errors import UserError
 from utils.files import read_json, write_json
 from utils.options import parse_options
+from utils.places import here_or_project
+from utils.threads import share_threads
 
 POLL_SECONDS = 0.05
 # Options that may differ between a stored result and what is asked for: no figure depends on them.
@@ -43,7 +46,12 @@ def as_words(value: Any) -> list[str]:
     return list(map(str, value if isinstance(value, list) else [value]))
 
 
-def section(script: ModuleType, content: Any, where: str, *reserved: str) -> dict[str, Any]:
+def options_of(script: str) -> type:
+    """The options of the command that follows ``python -m``."""
+    return import_module(script).Options
+
+
+def section(script: str, content: Any, where: str, *reserved: str) -> dict[str, Any]:
     """Options of a script from a part of a YAML file, over those of the file of its `config`.
 
     Raises UserError for names that the script lacks, and for those that are set elsewhere.
@@ -52,23 +60,23 @@ def section(script: ModuleType, content: Any, where: str, *reserved: str) -> dic
         raise UserError(f"{where} must hold `option: value` lines, not {content!r}")
     own = dict(content or {})
     config = own.pop("config", None)
-    known = {field.name for field in fields(script.Options)}
+    known = {field.name for field in fields(options_of(script))}
     for name in own:
         if name not in known:
-            raise UserError(f"{where}: {name} is no option of python -m {script.__name__}")
+            raise UserError(f"{where}: {name} is no option of python -m {script}")
         if name in reserved:
             raise UserError(f"{where}: {name} cannot be set here")
     if config is None:
         return own
     try:
-        start = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+        start = yaml.safe_load(here_or_project(config).read_text(encoding="utf-8"))
     except (OSError, TypeError, yaml.YAMLError) as error:
         why = " ".join(str(error).split())
         raise UserError(f"{where}: config {config} is not readable ({why})") from None
     return section(script, start, f"{where}: config {config}", *reserved) | own
 
 
-def command(script: ModuleType, values: Mapping[str, Any], where: str) -> Command:
+def command(script: str, values: Mapping[str, Any], where: str) -> Command:
     """The command of a script for these options; None leaves an option out.
 
     Raises UserError for whatever the script would refuse.
@@ -78,13 +86,13 @@ def command(script: ModuleType, values: Mapping[str, Any], where: str) -> Comman
     complaint = io.StringIO()
     try:
         with redirect_stderr(complaint):
-            options = parse_options(script.Options, arguments)
+            options = parse_options(options_of(script), arguments)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     except SystemExit:  # argparse prints its usage, then the reason
         reason = complaint.getvalue().strip().splitlines()[-1].partition("error: ")[2]
         raise UserError(f"{where}: {reason}") from None
-    return Command([script.__name__, *arguments], options)
+    return Command([script, *arguments], options)
 
 
 def changes(found: Mapping[str, Any], wanted: Any) -> list[str]:
@@ -145,7 +153,7 @@ class Stage:
 
     @property
     def command(self) -> str:
-        return f"python -m {shlex.join(self.arguments)}"
+        return typed(f"python -m {shlex.join(self.arguments)}")
 
 
 @dataclass(frozen=True)
@@ -247,9 +255,7 @@ class StageRunner:
         environment = dict(os.environ)
         if self.gpus and self.jobs > 1:  # a stage that runs alone may use all of them
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
-        if self.jobs > 1:  # processes that all take every core slow each other down
-            cores = max(1, (os.cpu_count() or 1) // self.jobs)
-            environment.setdefault("OMP_NUM_THREADS", str(cores))
+        share_threads(environment, self.jobs)
         path = self.log_path(stage)
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "ab") as log:

@@ -23,19 +23,19 @@ run is an ordinary command, printed before it starts; what is finished is skippe
 off goes on. Rows are judged by their last checkpoints, after the same number of steps.
 """
 
+from utils.start import entry_point
+
 import re
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from data_loaders.humanml import resolve_dataset
-from eval import eval_humanml, eval_tmr, tables
+from eval.humanml_benchmark import log_path
+from eval.judging import Figures, format_table
 from model.mdm.checkpoints import read_model_args
-from prepare import preference_pairs
-from train import train_sopo
 from train.preference.fixed_pairs import PairIndex, shard_path
 from train.preference.methods import METHODS, needs_fixed_pairs
 from train.stages import (
@@ -46,14 +46,19 @@ from train.stages import (
     command,
     go_on,
     is_stale,
+    options_of,
     refuse_changes,
     section,
 )
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.files import read_json, write_text
 from utils.options import option, parse_options
 
 Values = dict[str, Any]
+
+# The commands that a sweep puts together
+TRAINING, PAIRS = "train.train_sopo", "prepare.preference_pairs"
+TMR, HUMANML, TABLES = "eval.eval_tmr", "eval.eval_humanml", "eval.tables"
 
 # What pairs and evaluations take from the common options of the runs.
 FILES = (
@@ -97,13 +102,13 @@ class Sweep:
 
     def __init__(self, options: Options) -> None:
         self.folder, self.pair_options = Path(options.save_dir), options.pairs
-        self.common = section(train_sopo, options.common, "common", *OWN, "seed")
+        self.common = section(TRAINING, options.common, "common", *OWN, "seed")
         self.rows = {
-            row: section(train_sopo, content, f"rows: {row}", *OWN, "seed", "model_path")
+            row: section(TRAINING, content, f"rows: {row}", *OWN, "seed", "model_path")
             for row, content in (options.rows or {}).items()
         }
         self.evaluation = options.evaluation or {}
-        self.run_options: list[train_sopo.Options] = []
+        self.run_options: list[Any] = []
         self.pairs: dict[Path, Stage] = {}
         # Seed by seed, so that the first complete table comes early
         self.runs = [self._run(row, seed) for seed in options.seeds for row in self.rows]
@@ -116,10 +121,10 @@ class Sweep:
     def _run(self, row: str, seed: int) -> Stage:
         folder = self.folder / f"{row}_seed{seed}"
         values = {**self.common, **self.rows[row], "seed": seed, "save_dir": folder}
-        method = values.get("method", train_sopo.Options.method)
+        method = values.get("method", options_of(TRAINING).method)
         if method in METHODS and needs_fixed_pairs(method) and not values.get("pairs_path"):
             values["pairs_path"] = self._pairs(method)
-        wanted = command(train_sopo, values, f"rows: {row}")
+        wanted = command(TRAINING, values, f"rows: {row}")
         self.run_options.append(wanted.options)
         refuse_changes(folder / "args.json", wanted.options)
         product = folder / f"model{wanted.options.num_steps:09d}.pt"
@@ -127,14 +132,14 @@ class Sweep:
 
     def _pairs(self, method: str) -> Path:
         """The folder of fixed pairs that a method reads; one per reward that ranks them."""
-        values = {"reward": "tmr"} | self._inherit(preference_pairs, (*FILES, *CANDIDATES))
-        values |= section(preference_pairs, self.pair_options, "pairs", *OWN)
+        values = {"reward": "tmr"} | self._inherit(PAIRS, (*FILES, *CANDIDATES))
+        values |= section(PAIRS, self.pair_options, "pairs", *OWN)
         if ranked_by := {pairing.ranked_by for pairing in METHODS[method]} - {""}:
             values |= {"reward": sorted(ranked_by), "reward_weights": None}
         folder = self.folder / "_".join(["pairs", *as_words(values["reward"])])
         if folder in self.pairs:
             return folder
-        wanted = command(preference_pairs, values | {"out": folder}, "pairs")
+        wanted = command(PAIRS, values | {"out": folder}, "pairs")
         product = folder / "index.json"
         if product.is_file():
             files = [shard_path(folder, n) for n in range(len(PairIndex.read(folder).shards))]
@@ -143,17 +148,17 @@ class Sweep:
         self.pairs[folder] = Stage(folder.name, product, [*wanted.arguments, "--resume"])
         return folder
 
-    def _inherit(self, script: ModuleType, names: Sequence[str]) -> Values:
-        known = {field.name for field in fields(script.Options)}
+    def _inherit(self, script: str, names: Sequence[str]) -> Values:
+        known = {field.name for field in fields(options_of(script))}
         return {name: self.common[name] for name in names if name in self.common and name in known}
 
     @property
     def tmr_tables(self) -> list[str]:
         return [name for name in self.evaluation if TMR_TABLE.fullmatch(name)]
 
-    def _evaluation(self, script: ModuleType, own: Values, name: str = "") -> Command:
+    def _evaluation(self, script: str, own: Values, name: str = "") -> Command:
         """A command of `script` with the options that `evaluation` has under this name."""
-        name = name or script.__name__.split(".")[-1]
+        name = name or script.split(".")[-1]
         where = f"evaluation: {name}"
         given = section(script, self.evaluation.get(name), where, *OWN, *own)
         return command(script, self._inherit(script, FILES) | given | own, where)
@@ -167,7 +172,7 @@ class Sweep:
             for name, model in self.models(runs).items():
                 output = self.folder / name / f"{title}.json"
                 own = {"model_path": [model], "names": [name], "output": output}
-                wanted = self._evaluation(eval_tmr, own, title)
+                wanted = self._evaluation(TMR, own, title)
                 stale = is_stale(output, wanted.options, [model])
                 stages.append(Stage(f"{title}_{name}", output, wanted.arguments, title, stale))
         return stages
@@ -184,8 +189,8 @@ class Sweep:
         models = self.models(runs)
         for name, model in models.items():
             own = {"model_path": model, "output_dir": self.folder / name}
-            wanted = self._evaluation(eval_humanml, own)
-            log = eval_humanml.log_path(wanted.options)
+            wanted = self._evaluation(HUMANML, own)
+            log = log_path(wanted.options)
             arguments = wanted.arguments
             if log.with_suffix(".progress.json").is_file():
                 arguments = [*arguments, "--resume"]
@@ -196,7 +201,7 @@ class Sweep:
         output = self.folder / "eval_humanml.md"
         names = ["base", *(run.kind for run in runs)]
         own = {"compare": [s.product for s in stages], "names": names, "output": output}
-        table = self._evaluation(tables, own).arguments
+        table = self._evaluation(TABLES, own).arguments
         return [*stages, Stage("table", output, table, stale=True)]
 
     def check_inputs(self) -> None:
@@ -219,13 +224,13 @@ class Sweep:
             found.setdefault(run.kind, [])
             if run.done and path.is_file():
                 found[run.kind] += read_json(path)["rows"][run.title]
-        rows = {name: [eval_tmr.Figures(**seed) for seed in row] for name, row in found.items()}
+        rows = {name: [Figures(**seed) for seed in row] for name, row in found.items()}
         heading = "{dataset}, {split} split, {sampler}".format(**report["options"])
         heading += f" with {report['options']['sample_steps'] or 'all'} steps, "
         heading += f"{report['captions']} captions; mean ± 95 % interval over the seeds."
         missing = [run.title for run in self.runs if not run.done]
         note = f"\nNot finished: {', '.join(missing)}.\n" if missing else ""
-        table = f"{heading}\n\n{eval_tmr.format_table(rows)}\n{note}"
+        table = f"{heading}\n\n{format_table(rows)}\n{note}"
         write_text(self.folder / f"{title}.md", table)
         return table
 

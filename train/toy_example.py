@@ -15,6 +15,8 @@ method the mean reward, the mass in the far mode, and KL(reward density || gener
 of the preferred points (sft), and points of the reward density itself.
 """
 
+from utils.start import entry_point
+
 import copy
 import math
 from collections.abc import Sequence
@@ -32,7 +34,6 @@ from data_loaders.skeleton import Skeleton
 from diffusion.gaussian import GaussianDiffusion, masked_mse
 from diffusion.samplers import noise_from, sample_ancestral
 from diffusion.schedule import make_schedule
-from eval.eval_tmr import mean_and_interval
 from model.seam import Samples
 from model.text.encoders import Condition
 from train.preference.algorithm import PreferenceAlgorithm
@@ -40,11 +41,13 @@ from train.preference.fixed_pairs import StoredPairs
 from train.preference.methods import METHODS
 from train.preference.options import PreferenceOptions
 from train.preference.pairs import Key
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.files import atomic_write, prepare_output_dir, write_json
+from utils.intervals import mean_and_interval
 from utils.options import option, parse_options
 from utils.positions import sinusoidal_table
 from utils.provenance import provenance
+from utils.tables import markdown_table
 
 BASE_MEAN, BASE_VARIANCE = (-2.0, 1.0), 2.0  # the paper's generator
 NEAR_MODE, FAR_MODE, MODE_STD = (-1.0, 2.0), (3.0, -2.0), 0.8  # the reward's modes, equally high
@@ -319,11 +322,11 @@ def summarize(rows: dict[str, list[Figures]]) -> dict[str, dict[str, dict[str, o
 
 
 def format_table(summary: dict[str, dict[str, dict[str, object]]]) -> str:
-    lines = ["| points of | mean reward | far mode | KL |", "|---|---|---|---|"]
-    for name, figures in summary.items():
-        cells = [f"{f['mean']:.3f} ± {f['conf_interval']:.3f}" for f in figures.values()]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    rows = [
+        [name, *(f"{f['mean']:.3f} ± {f['conf_interval']:.3f}" for f in figures.values())]
+        for name, figures in summary.items()
+    ]
+    return markdown_table(["points of", "mean reward", "far mode", "KL"], rows)
 
 
 def draw_figure(points: dict[str, Tensor], path: Path) -> None:

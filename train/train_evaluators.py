@@ -16,6 +16,8 @@ together; lengths are in steps, by default upstream's 300 epochs of HumanML3D fo
 and far fewer than its 270 for the first, whose loss is flat long before.
 """
 
+from utils.start import entry_point
+
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,7 +42,7 @@ from train.evaluator_tasks import (
     Stage,
 )
 from train.loop import Trainer, options_to_args, start_run
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.files import atomic_write, write_json
 from utils.options import parse_options
 from utils.provenance import provenance

@@ -7,6 +7,8 @@
 The loss is the mean over samples of the masked squared error of the predicted x0 (MDM, Eq. 2).
 """
 
+from utils.start import entry_point
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +30,6 @@ from train.data import (
 )
 from train.inspection import InspectionOptions, inspector
 from train.loop import StepResult, Trainer, options_to_args, start_run
-from utils.errors import entry_point
 from utils.options import option, parse_options
 
 

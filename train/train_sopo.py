@@ -12,6 +12,8 @@ train/preference/methods.py lists the methods, train/preference/algorithm.py is 
 paper, and docs/method.md lists every choice that the paper leaves open.
 """
 
+from utils.start import entry_point
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +36,7 @@ from train.preference.fixed_pairs import PairStore
 from train.preference.methods import METHODS
 from train.preference.options import PreferenceOptions
 from train.preference.pairs import Key
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.options import option, parse_options
 
 

@@ -8,6 +8,8 @@ from different wordings of the same motions. The recipe (losses and weights) is 
 sections 3 and 4.
 """
 
+from utils.start import entry_point
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +31,6 @@ from train.data import (
     training_batches,
 )
 from train.loop import StepResult, Trainer, options_to_args, start_run
-from utils.errors import entry_point
 from utils.files import write_json
 from utils.options import option, parse_options
 from utils.provenance import provenance

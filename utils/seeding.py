@@ -1,9 +1,19 @@
 """One seeding call, and explicit generators where a draw must not depend on anything else."""
 
 import random
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+
+from utils.options import option
+
+
+@dataclass
+class SeedOptions:
+    """For every script that draws."""
+
+    seed: int = option(10, "seed of every random draw", minimum=0)
 
 
 def seed_everything(seed: int) -> None:

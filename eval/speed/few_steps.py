@@ -17,6 +17,7 @@ from model.seam import Samples
 from rewards.seam import Reward
 from train.preference.losses import worst_candidate
 from utils.seeding import torch_generator
+from utils.tables import markdown_table
 
 STEPS = (30, 20, 10, 5)
 
@@ -104,14 +105,11 @@ class StepComparison:
 
 def format_few_steps(rows: list[FewSteps]) -> str:
     """A Markdown table; the first row is the exact sampler."""
-    lines = [
-        "| sampler | steps | type | same worst | change of reward | reward | worst | speed |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    header = ["sampler", "steps", "type", "same worst", "change of reward", "reward", "worst"]
+    cells = []
     for row in rows:
-        lines.append(
-            f"| {row.sampler} | {row.steps} | {row.precision} | {row.agreement:.0%} "
-            f"| {row.difference:.4f} | {row.reward:.4f} | {row.worst:.4f} "
-            f"| {rows[0].seconds / row.seconds:.1f}x |"
-        )
-    return "\n".join(lines)
+        setting = [row.sampler, str(row.steps), row.precision]
+        figures = [f"{value:.4f}" for value in (row.difference, row.reward, row.worst)]
+        speed = f"{rows[0].seconds / row.seconds:.1f}x"
+        cells.append([*setting, f"{row.agreement:.0%}", *figures, speed])
+    return markdown_table([*header, "speed"], cells)

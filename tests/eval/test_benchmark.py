@@ -9,10 +9,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from data_loaders.skeleton import HUMANML
 from diffusion.sampling import SamplerOptions
-from eval.benchmark import Item, Options, Timing, load_networks, make_clips, measure_item, run
+from eval.benchmark import Options, load_networks, make_clips, run
 from eval.speed.few_steps import StepComparison
 from eval.speed.plain_path import PlainGenerator, PlainMDM, without_fused_layers
-from eval.speed.workload import FULL, QUICK, Workload, network_flops
+from eval.speed.timing import Timing, measure_item
+from eval.speed.workload import FULL, QUICK, Item, Workload, network_flops
 from model.mdm.network import MDM
 from rewards.tmr import TMRReward
 from tests.model.tiny import (
@@ -63,7 +64,7 @@ def test_the_plain_generator_samples_the_same_motions(arch: str, mask_frames: bo
     motions = []
     for g in (generator, PlainGenerator.of(generator)):
         rng = torch.Generator().manual_seed(0)
-        motions.append(g.draw(g.encode_text(captions), lengths, rng))
+        motions.append(g.sample(g.encode_text(captions), lengths, generator=rng))
     valid = length_mask(lengths, 196)
     torch.testing.assert_close(motions[0][valid], motions[1][valid], rtol=1e-3, atol=1e-4)
 

@@ -5,7 +5,7 @@ import torch
 
 from data_loaders.skeleton import KIT
 from eval.denoising_errors import QUARTERS, format_table, prepare, quarter_errors
-from eval.eval_tmr import MotionSet
+from eval.motion_sets import MotionSet
 from model.mdm.generator import MDMGenerator
 from tests.model.tiny import random_motion, tiny_generator
 

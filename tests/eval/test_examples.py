@@ -6,8 +6,8 @@ import torch
 
 from data_loaders.skeleton import KIT
 from eval import examples as script
-from eval.eval_tmr import MotionSet
 from eval.examples import REAL, Choice, Comparison, Options, choose, run
+from eval.motion_sets import MotionSet
 from prepare import synthetic
 from tests.sample.checkpoints import write_tiny_checkpoint
 from tests.tmr.tiny import tiny_tmr

@@ -8,9 +8,9 @@ import torch
 from data_loaders.features import features_to_joints
 from data_loaders.humanml import MotionDataset, open_dataset
 from data_loaders.skeleton import HUMANML
-from eval.eval_humanml import Options, evaluate
-from eval.eval_tmr import MotionSet, real_motions
+from eval.humanml_benchmark import Options, evaluate
 from eval.motion_quality import Judges, format_quality, mean_jerk
+from eval.motion_sets import MotionSet, real_motions
 from prepare import synthetic
 from rewards.tmr import TMRReward
 from tests.rewards.evaluator_files import TINY, write_evaluators

@@ -8,7 +8,7 @@ import torch
 
 from data_loaders.humanml import MotionDataset, open_dataset
 from eval import reward_agreement as script
-from eval.eval_tmr import MotionSet, real_motions
+from eval.motion_sets import MotionSet, real_motions
 from eval.reward_agreement import agreement, choose, compare
 from prepare import synthetic
 from tests.sample.checkpoints import write_tiny_checkpoint

@@ -7,20 +7,18 @@ import numpy as np
 import pytest
 
 from eval.protocol import MODEL, MODES, REAL, Figures, report, summarize
-from eval.tables import (
+from eval.results_table import (
     COLUMNS,
     STYLES,
     Cell,
-    Options,
     Row,
     Setting,
     best_rows,
-    compare,
     differs,
     format_table,
-    published_rows,
     rows_of,
 )
+from eval.tables import Options, compare, published_rows
 from utils.errors import UserError
 from utils.files import read_json, write_json
 

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from eval.eval_tmr import Figures, MotionSet
+from eval.judging import Figures
+from eval.motion_sets import MotionSet
 from prepare import synthetic
 from tests.train.scripts import Process, Workspace
 

@@ -14,7 +14,6 @@ from train.loop import (
     Trainer,
     WeightAverage,
     learning_rate,
-    pick_device,
     read_best,
     start_run,
 )
@@ -164,13 +163,3 @@ def test_weight_average_lags_behind_and_converges() -> None:
         values.append(average.module.weight.item())
     assert values == sorted(values)
     assert values[-1] == pytest.approx(1.0, abs=1e-3)
-
-
-def test_devices() -> None:
-    assert pick_device("cpu").type == "cpu"
-    with pytest.raises(UserError, match="unknown"):
-        pick_device("gpu")
-    if not torch.cuda.is_available():
-        assert pick_device("0").type == "cpu"
-        with pytest.raises(UserError, match="no CUDA"):
-            pick_device("cuda")

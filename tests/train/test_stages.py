@@ -17,6 +17,7 @@ from train.stages import (
 )
 from train.train_sopo import Options
 from utils.files import read_json, write_json
+from utils.threads import usable_cores
 
 PROBE = """
 import os, sys, time
@@ -114,7 +115,7 @@ def test_jobs_run_side_by_side_each_with_a_gpu_of_its_own(probe, tmp_path) -> No
     runner = make_runner(tmp_path, jobs=2, gpus=("3", "5"))
     assert runner.run([probe("a", "meetb"), probe("b", "meeta"), probe("c")]) == []
     words = [(tmp_path / "logs" / f"{name}.log").read_text().splitlines()[1] for name in "abc"]
-    threads = str(max(1, (os.cpu_count() or 1) // 2))
+    threads = str(max(1, usable_cores() // 2))
     assert words[:2] == [f"3 {threads}", f"5 {threads}"]
     assert words[2].split()[0] in ("3", "5")
 

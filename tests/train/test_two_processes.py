@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 
 from tests.train.fakes import CAPTIONS, KEYS, FirstFeature, Spy, make_winners
-from train.loop import average_gradients
 from train.preference.gate import GateDecision
 from train.preference.pairs import PreferenceBatch
 from train.train_sopo import Options, PreferenceTask
+from utils.processes import average_gradients
 
 WORLD, ROWS = 2, 4
 METHODS = ("sft", "sopo")

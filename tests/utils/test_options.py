@@ -1,8 +1,10 @@
+from utils.start import entry_point
+
 from dataclasses import dataclass
 
 import pytest
 
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.options import option, parse_options
 
 

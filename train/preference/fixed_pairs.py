@@ -22,7 +22,7 @@ from torch import Tensor
 from data_loaders.humanml import MotionDataset, unit_length
 from data_loaders.skeleton import Skeleton
 from model.seam import Generator, Samples
-from model.text.encoders import Condition
+from model.text.condition import Condition
 from rewards.seam import Reward
 from train.preference.gate import GateDecision
 from train.preference.methods import Pairing

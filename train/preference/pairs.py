@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from model.seam import Generator, Samples
-from model.text.encoders import Condition
+from model.text.condition import Condition
 from rewards.seam import Reward, similarity
 from train.preference.gate import GateDecision, RewardThreshold
 from train.preference.losses import best_candidate, preferred_similarity, worst_candidate

@@ -12,7 +12,7 @@ import torch
 from data_loaders.annotations import Annotations, CaptionNote
 from data_loaders.humanml import open_dataset
 from data_loaders.normalizer import Statistics
-from eval.eval_humanml import Evaluation, Options, evaluate, log_path, prepare_evaluation
+from eval.humanml_benchmark import Evaluation, Options, evaluate, log_path, prepare_evaluation
 from eval.protocol import MODES, Embeddings, Protocol
 from eval.split_embeddings import SplitEmbeddings
 from eval.tables import Options as TableOptions

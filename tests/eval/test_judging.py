@@ -1,4 +1,5 @@
-import math
+"""The figures of one row, and how seeds share a row."""
+
 from dataclasses import replace
 
 import pytest
@@ -6,16 +7,8 @@ import pytest
 from data_loaders.annotations import Annotations, CaptionNote, ClipNote
 from data_loaders.humanml import open_dataset
 from data_loaders.skeleton import HUMANML, KIT
-from eval.eval_tmr import (
-    Figures,
-    Options,
-    embed,
-    format_table,
-    judge_motions,
-    load_model,
-    mean_and_interval,
-    real_motions,
-)
+from eval.judging import Figures, embed, format_table, judge_motions
+from eval.motion_sets import SampledOptions, load_model, real_motions
 from rewards.tmr import TMRReward
 from tests.data_loaders.datasets import caption_line, write_dataset
 from tests.sample.checkpoints import write_tiny_checkpoint
@@ -38,13 +31,6 @@ ROW = Figures(
 )
 
 
-def test_interval_is_students_t_of_the_seeds() -> None:
-    mean, half = mean_and_interval([1.0, 2.0, 3.0])
-    assert mean == 2
-    # t(0.975, 2 degrees of freedom) = 4.3027; the deviation is 1
-    assert half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-5)
-
-
 def test_one_seed_has_no_interval_and_undefined_figures_are_dashes() -> None:
     row = format_table({"base": [ROW]}).splitlines()[-1]
     assert "±" not in row
@@ -62,11 +48,12 @@ def test_seeds_of_one_name_share_a_row() -> None:
 def test_compile_reaches_the_generator(tmp_path) -> None:
     path = str(write_tiny_checkpoint(tmp_path / "tiny"))
     for compile in (True, False):
-        assert load_model(path, Options(device="cpu", compile=compile), HUMANML).compiled is compile
+        options = SampledOptions(device="cpu", compile=compile)
+        assert load_model(path, options, HUMANML).compiled is compile
 
 
 def test_names_must_match_the_checkpoints() -> None:
-    options = Options(model_path=["a.pt", "b.pt"], names=["a"])
+    options = SampledOptions(model_path=["a.pt", "b.pt"], names=["a"])
     with pytest.raises(UserError, match="1 names for 2 checkpoints"):
         options.validate()
 

@@ -1,0 +1,347 @@
+"""One run of the HumanML3D protocol: what it generates, embeds, logs and writes as tables."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from data_loaders.humanml import MotionBatch, open_dataset, resolve_dataset
+from diffusion.sampling import SAMPLERS, SamplerOptions
+from eval.metrics import POOL
+from eval.motion_quality import Judges, Quality, format_quality, measure_generator
+from eval.progress import Progress
+from eval.protocol import (
+    MODEL,
+    MODES,
+    Embeddings,
+    Protocol,
+    Replication,
+    check_distinct,
+    report,
+    run_replications,
+    summarize,
+    tell_broken,
+)
+from eval.results_table import STYLES, Setting, format_table, rows_of
+from eval.split_embeddings import SplitEmbeddings
+from model.compiled import COMPILE_HELP
+from model.families import load_generator
+from model.mdm.checkpoints import read_model_args, step_of
+from model.seam import MotionGenerator, Samples
+from rewards.co_embedding import READ_BEYOND, CoEmbedder, EvaluatorFiles
+from rewards.seam import check_width
+from utils.devices import DeviceOptions, pick_device
+from utils.errors import UserError
+from utils.files import write_json, write_text
+from utils.options import option
+from utils.provenance import provenance
+from utils.seeding import SeedOptions, torch_generator
+
+# What a resumed evaluation may change: no figure of a replication depends on it.
+FREE_OPTIONS = (
+    *("resume", "overwrite", "device", "compile", "output_dir", "model_path", "text_encoder_path"),
+    *("reward_text_encoder_path", "judge_path", "reward_path", "measure_motions"),
+)
+
+
+@dataclass
+class Options(SeedOptions, DeviceOptions):
+    model_path: str = option("", "checkpoint, e.g. save/NAME/model000475000.pt", required=True)
+    eval_mode: str = option("wo_mm", "which protocol", choices=tuple(MODES))
+    guidance_param: float = option(2.5, "guidance scale; 1 = plain conditional", minimum=0)
+    dataset: str = option("", "humanml, kit or another dataset; none = the checkpoint's")
+    split: str = option("val", "its split; test is for the final table")
+    data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
+    evaluator_dir: str = option("", "folder of the evaluators, where it is not t2m or kit")
+    glove_dir: str = option("", "folder of the word vectors, where it is not glove")
+    text_encoder_path: str = option("", "local folder of CLIP or DistilBERT, for the generator")
+    reward_text_encoder_path: str = option("", "local folder of DistilBERT, for the TMR models")
+    sampler: str = option("ancestral", "sampling algorithm", choices=SAMPLERS)
+    sample_steps: int = option(0, "denoising steps; 0 = all of the model's", minimum=0)
+    batch_size: int = option(32, "motions generated at once; pools stay at 32", minimum=1)
+    replications: int = option(0, "repetitions of the evaluation; 0 = the mode's", minimum=0)
+    num_motions: int = option(0, "generated motions; 0 = the mode's", minimum=0)
+    diversity_pairs: int = option(0, "pairs of Diversity; 0 = the mode's", minimum=0)
+    precision: str = option("fp32", "of the generator", choices=("fp32", "bf16"))
+    compile: bool = option(False, COMPILE_HELP)
+    output_dir: str = option("", "folder for log and tables; none = beside the checkpoint")
+    overwrite: bool = option(False, "replace the log of an earlier evaluation")
+    resume: bool = option(False, "go on after the last finished replication")
+    judge_path: str = option("", "run folder of a TMR that no training has seen; none = skip")
+    reward_path: str = option("", "run folder of the training reward, to show beside the judge")
+    measure_motions: bool = option(False, "feet, jerk and stated facts, without a judge as well")
+
+    def protocol(self) -> Protocol:
+        """The mode's protocol with the sizes that were given."""
+        given = {
+            "replications": self.replications,
+            "motions": self.num_motions,
+            "diversity_pairs": self.diversity_pairs,
+        }
+        return replace(MODES[self.eval_mode], **{k: v for k, v in given.items() if v})
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What N motions are generated for: captions, their tokens, the clips that they are of, and
+    lengths ``[N]`` in frames."""
+
+    captions: list[str]
+    tokens: list[tuple[str, ...]]
+    names: list[str]
+    lengths: Tensor
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def __getitem__(self, rows: Tensor) -> "Prompts":
+        chosen = rows.tolist()
+        lists = (self.captions, self.tokens, self.names)
+        return Prompts(*([values[i] for i in chosen] for values in lists), self.lengths[rows])
+
+    @staticmethod
+    def of(batches: Sequence[MotionBatch]) -> "Prompts":
+        return Prompts(
+            [caption for batch in batches for caption in batch.captions],
+            [tokens for batch in batches for tokens in batch.tokens],
+            [name for batch in batches for name in batch.names],
+            torch.cat([batch.lengths for batch in batches]),
+        )
+
+
+class Evaluation:
+    """Embeddings of the ground truth and of the model's motions, for `run_replications`."""
+
+    def __init__(
+        self,
+        generator: MotionGenerator,
+        split: SplitEmbeddings,
+        embedder: CoEmbedder,
+        protocol: Protocol,
+        options: Options,
+    ) -> None:
+        self.generator, self.split, self.embedder = generator, split, embedder
+        self.protocol, self.options = protocol, options
+        self.frames = split.data.skeleton.max_length
+        self.rng = np.random.RandomState(options.seed)
+        self.noise = torch_generator(options.seed, generator.device)
+
+    def ground_truth(self, walk: int) -> Embeddings:
+        """The whole split. Its draws are independent of those of the prompts."""
+        return self.split.walk(2 * self.options.seed + 1, walk)
+
+    def check_meanings(self) -> None:
+        """Raises UserError where a replication will not draw enough distinct meanings."""
+        if self.split.data.annotations:
+            for replication in range(self.protocol.replications):
+                check_distinct(self.split.meanings(self.prompts(replication).captions))
+
+    def prompts(self, replication: int) -> Prompts:
+        """Full pools, as many as motions are generated."""
+        count = self.protocol.pools(len(self.split.data))
+        pools = self.split.pools(2 * self.options.seed, replication)
+        return Prompts.of([pool for pool, _ in zip(pools, range(count), strict=False)])
+
+    def generated(self, replication: int) -> Embeddings:
+        """One motion for each caption of the generated pools, and the repeats of some pools."""
+        prompts = self.prompts(replication)
+        count = len(prompts) // POOL
+        rows = self.rng.choice(count, self.protocol.repeated_pools, replace=False)
+        several = torch.arange(count * POOL).view(count, POOL)[rows].flatten()
+        several = prompts[several.repeat_interleave(self.protocol.repeats)]
+        repeats = self._embed_samples(several, f"replication {replication}, repeats")
+        motions = self._embed_samples(prompts, f"replication {replication}")
+        return Embeddings(
+            self.split.texts(prompts.tokens).numpy(),
+            motions.numpy(),
+            repeats.unflatten(0, (-1, self.protocol.repeats)).numpy() if len(several) else None,
+            self.split.meanings(prompts.captions),
+            broken=(*_broken(motions, prompts), *_broken(repeats, several)),
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Both streams of random numbers, for JSON."""
+        numbers = self.rng.get_state(legacy=False)
+        numbers["state"]["key"] = numbers["state"]["key"].tolist()
+        return {"numpy": numbers, "noise": self.noise.get_state().tolist()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        numbers = state["numpy"]
+        key = np.array(numbers["state"]["key"], np.uint32)
+        self.rng.set_state(numbers | {"state": numbers["state"] | {"key": key}})
+        self.noise.set_state(torch.tensor(state["noise"], dtype=torch.uint8))
+
+    def _embed_samples(self, prompts: Prompts, name: str) -> Tensor:
+        """Embeddings ``[N, d]`` of one generated motion per prompt, NaN for broken motions."""
+        if not len(prompts):
+            return torch.empty(0, self.embedder.width)
+        batches = torch.arange(len(prompts)).split(self.options.batch_size)
+        return torch.cat([self._embed_batch(prompts[rows]) for rows in tqdm(batches, desc=name)])
+
+    @torch.no_grad()
+    def _embed_batch(self, prompts: Prompts) -> Tensor:
+        motions = self._sample(prompts).x.float()
+        finite = motions.isfinite().all(dim=2).all(dim=1)
+        motions = motions.where(finite[:, None, None], torch.zeros_like(motions))
+        normalised = self.embedder.stats.normalize(motions)
+        embedded = self.embedder.embed_motions(normalised, prompts.lengths)
+        embedded[~finite.to(embedded.device)] = torch.nan
+        return embedded
+
+    def _sample(self, prompts: Prompts) -> Samples:
+        """Raw motions ``[B, 196, D]`` that keep what was sampled just after their lengths.
+
+        A sample ends with its longest motion, but the evaluators read a little further: one more
+        motion of full length, then dropped, makes all frames available.
+        """
+        captions = [*prompts.captions, prompts.captions[-1]]
+        lengths = torch.cat([prompts.lengths, torch.tensor([self.frames])])
+        like = self.generator.blank(lengths.to(self.generator.device))
+        condition = self.generator.encode_text(captions)
+        return self.generator.decode(self.generator.sample(condition, like, self.noise))[:-1]
+
+
+def _broken(embedded: Tensor, prompts: Prompts) -> list[str]:
+    """The clips whose generated motion is broken."""
+    finite = embedded.isfinite().all(dim=1).tolist()
+    return [name for name, good in zip(prompts.names, finite, strict=True) if not good]
+
+
+def log_path(options: Options) -> Path:
+    """Upstream's name; a sampler or split that upstream does not have is appended."""
+    model_path = Path(options.model_path).resolve()
+    name = f"eval_humanml_{model_path.parent.name}_{step_of(model_path):09d}"
+    if options.guidance_param != 1:
+        name += f"_gscale{options.guidance_param}"
+    name += f"_{options.eval_mode}"
+    if options.sampler != "ancestral" or options.sample_steps:
+        name += f"_{options.sampler}{options.sample_steps or ''}"
+    if options.split != "test":
+        name += f"_{options.split}"
+    return Path(options.output_dir or model_path.parent) / f"{name}.log"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An evaluation, how the table names its setting, and the judges that were asked for."""
+
+    evaluation: Evaluation
+    setting: Setting
+    judges: Judges
+
+
+def prepare_evaluation(options: Options) -> Prepared:
+    """Load everything and refuse what cannot work, before the long run."""
+    dataset = options.dataset or str(read_model_args(options.model_path).get("dataset", "humanml"))
+    folder = resolve_dataset(dataset, options.data_dir)
+    files = EvaluatorFiles.find(dataset, folder.path, options.evaluator_dir, options.glove_dir)
+    device = pick_device(options.device)
+    embedder = CoEmbedder.load(files, device)
+    data = open_dataset(dataset, options.split, options.data_dir)
+    protocol = options.protocol()
+    protocol.check(len(data), embedder.width)
+    generator = load_generator(
+        options.model_path,
+        device,
+        data_dir=options.data_dir,
+        text_encoder_path=options.text_encoder_path,
+        sampler=SamplerOptions(options.sampler, options.sample_steps or None),
+        guidance=options.guidance_param,
+        autocast=torch.bfloat16 if options.precision == "bf16" else None,
+        compiled=options.compile,
+        skeleton=data.skeleton,
+    )
+    generator = replace(generator, spill=READ_BEYOND)
+    check_width("the evaluators", embedder.stats.feature_dim, data.skeleton, "pass --evaluator_dir")
+    judges = Judges.load(
+        options.judge_path,
+        options.reward_path,
+        options.reward_text_encoder_path,
+        data.skeleton,
+        device,
+    )
+    setting = Setting(
+        dataset=dataset,
+        split=options.split,
+        pools="distinct meanings" if data.annotations else "random",
+        evaluators=files.digest(),
+        seed=options.seed,
+        **asdict(protocol),
+    )
+    evaluation = Evaluation(generator, SplitEmbeddings(data, embedder), embedder, protocol, options)
+    evaluation.check_meanings()
+    return Prepared(evaluation, setting, judges)
+
+
+def run_logged(prepared: Prepared, progress: Progress, resume: bool) -> list[Replication]:
+    """All replications; the log grows while they run, and each is kept when it ends."""
+    evaluation = prepared.evaluation
+    done = progress.load(evaluation) if resume else progress.forget()
+    progress.log.parent.mkdir(parents=True, exist_ok=True)
+    with open(progress.log, "a" if done else "w", encoding="utf-8") as file:
+
+        def log(text: str) -> None:
+            tqdm.write(text)
+            print(text, file=file, flush=True)
+
+        return run_replications(
+            evaluation.protocol,
+            evaluation.generated,
+            evaluation.ground_truth,
+            evaluation.rng,
+            log,
+            done,
+            lambda replications: progress.save(evaluation, replications),
+        )
+
+
+def write_tables(content: dict[str, Any], setting: Setting, path: Path) -> str:
+    """The results of `path` (a log) as Markdown, LaTeX and CSV beside it; returns the first."""
+    lost = [name for names in content["broken_motions"].values() for name in names]
+    notes = [f"warning: left out, NaN or infinity: {tell_broken(lost)}"] if lost else []
+    if content["quality"]:
+        rows = {name: Quality(**row) for name, row in content["quality"].items()}
+        notes.append(f"One motion per clip:\n\n{format_quality(rows)}")
+    tables = {
+        style.suffix: format_table(rows_of(content), setting, style, notes)
+        for style in STYLES.values()
+    }
+    for suffix, table in tables.items():
+        write_text(path.with_suffix(suffix), table)
+    return tables[".md"]
+
+
+def evaluate(options: Options) -> Path:
+    """The whole benchmark of one checkpoint; returns the path of the log."""
+    read_model_args(options.model_path)
+    path = log_path(options)
+    if path.exists() and not (options.overwrite or options.resume):
+        raise UserError(
+            f"{path} exists already; add --overwrite to replace it, or --resume to go on"
+        )
+    prepared = prepare_evaluation(options)
+    fixed = {name: value for name, value in asdict(options).items() if name not in FREE_OPTIONS}
+    progress = Progress(path, fixed | asdict(prepared.setting))
+    replications = run_logged(prepared, progress, options.resume)
+    evaluation, quality = prepared.evaluation, {}
+    if options.measure_motions or options.judge_path or options.reward_path:
+        data = evaluation.split.data
+        quality = measure_generator(evaluation.generator, data, prepared.judges, options)
+    content = {
+        "name": Path(options.model_path).resolve().parent.name,
+        "setting": asdict(prepared.setting),
+        "options": asdict(options),
+        "results": report(summarize(replications)),
+        "broken_motions": {number: row[MODEL].broken for number, row in enumerate(replications)},
+        "quality": {name: asdict(row) for name, row in quality.items()},
+        "provenance": provenance(),
+    }
+    write_json(path.with_suffix(".json"), content)
+    print(write_tables(content, prepared.setting, path))
+    progress.path.unlink()
+    return path
