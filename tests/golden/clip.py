@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from data_loaders.humanml import PROJECT_ROOT
+from utils.places import PROJECT_ROOT
 from model.text.encoders import clip_token_ids
 from model.text.openai_clip import BPE_FILE, load_tokenizer, text_model
 from tests.golden.base import Golden, Row, covers
