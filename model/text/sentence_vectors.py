@@ -1,7 +1,7 @@
-"""The frozen text encoders of latent motion diffusion, one vector per caption.
+"""The frozen text encoders of latent motion diffusion and of ReAlign's reward.
 
-MLD (2023) reads CLIP ViT-L/14, MotionLCM's models read sentence-T5-large. Both come from a local
-`transformers` folder or the hub.
+MLD (2023) reads CLIP ViT-L/14, MotionLCM's models read sentence-T5-large, one vector per caption;
+ReAlign reads the tokens before them. Both come from a local `transformers` folder or the hub.
 """
 
 from pathlib import Path
@@ -52,11 +52,13 @@ class ClipLargeEncoder:
         return pooled_condition(self.model(input_ids=ids).text_embeds)
 
 
-class SentenceT5Encoder:
-    """The mean over a caption's tokens, its end token included, then a linear layer, then unit
-    length (Ni et al., "Sentence-T5", 2021)."""
+class T5TokenEncoder:
+    """The last hidden state of every token of a caption, its end token included.
 
-    pooled = True
+    The hub's weights are in half precision and are read as float32.
+    """
+
+    pooled = False
 
     def __init__(self, path: str = SENTENCE_T5, device: torch.device | str = "cpu") -> None:
         from transformers import AutoTokenizer, T5EncoderModel
@@ -64,13 +66,16 @@ class SentenceT5Encoder:
         self.tokenizer = from_pretrained(AutoTokenizer, path, "sentence-T5")
         model = from_pretrained(T5EncoderModel, path, "sentence-T5")
         self.model = model.float().to(device).eval().requires_grad_(False)
-        self.dense = read_dense(path).to(device)
-        self.width = len(self.dense)
+        self.width: int = self.model.config.d_model
 
     def tokenize(self, captions: list[str]) -> tuple[Tensor, Tensor]:
-        """Ids and attention mask ``[B, L]``."""
+        """Ids and attention mask ``[B, L]``; blanks around a caption count nothing."""
         batch = self.tokenizer(
-            captions, padding=True, truncation=True, max_length=T5_CONTEXT, return_tensors="pt"
+            [caption.strip() for caption in captions],
+            padding=True,
+            truncation=True,
+            max_length=T5_CONTEXT,
+            return_tensors="pt",
         )
         return batch["input_ids"], batch["attention_mask"]
 
@@ -78,8 +83,25 @@ class SentenceT5Encoder:
     def encode(self, captions: list[str]) -> Condition:
         ids, attention = (x.to(self.model.device) for x in self.tokenize(captions))
         hidden = self.model(input_ids=ids, attention_mask=attention).last_hidden_state
-        weights = attention.unsqueeze(-1).to(hidden.dtype)
-        mean = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+        return Condition(hidden, attention.bool())
+
+
+class SentenceT5Encoder(T5TokenEncoder):
+    """The mean over a caption's tokens, then a linear layer, then unit length (Ni et al.,
+    "Sentence-T5", 2021)."""
+
+    pooled = True
+
+    def __init__(self, path: str = SENTENCE_T5, device: torch.device | str = "cpu") -> None:
+        super().__init__(path, device)
+        self.dense = read_dense(path).to(device)
+        self.width = len(self.dense)
+
+    @torch.no_grad()
+    def encode(self, captions: list[str]) -> Condition:
+        condition = super().encode(captions)
+        weights = condition.mask.unsqueeze(-1).to(condition.tokens.dtype)
+        mean = (condition.tokens * weights).sum(dim=1) / weights.sum(dim=1)
         return pooled_condition(F.normalize(F.linear(mean, self.dense), dim=-1))
 
 
