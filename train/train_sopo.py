@@ -36,7 +36,7 @@ from train.data import (
     training_batches,
 )
 from train.inspection import InspectionOptions, inspector
-from train.loop import StepResult, Trainer, options_to_args, start_run
+from train.loop import LoopOptions, StepResult, Trainer, options_to_args, start_run
 from train.preference.fixed_pairs import FixedPairs, PairStore
 from train.preference.losses import DenoisingErrors, PreferenceLoss, preferred_weight, sopo_loss
 from train.preference.methods import METHODS, Pairing, needs_fixed_pairs
@@ -49,16 +49,20 @@ from train.preference.pairs import (
 )
 from train.preference.safeguards import SafeguardOptions, noisy_enough, omega_t
 from utils.errors import UserError, entry_point
-from utils.options import option, parse_options
+from utils.options import option, parse_options, with_default
 
 
 @dataclass
 class Options(RewardOptions, InspectionOptions, SafeguardOptions):
     model_path: str = option(
-        "save/humanml_enc_512_50steps/model000750000.pt", "base checkpoint modelNNNNNNNNN.pt"
+        "save/humanml_enc_512_50steps/model000750000.pt",
+        "base checkpoint modelNNNNNNNNN.pt",
+        free="resume",
     )
     method: str = option("sopo", "which pairs, gate and weight", choices=tuple(METHODS))
-    pairs_path: str = option("", "folder of fixed pairs, for the methods that read them")
+    pairs_path: str = option(
+        "", "folder of fixed pairs, for the methods that read them", free="resume"
+    )
     num_candidates: int = option(4, "K motions generated per caption", minimum=1)
     tau: float = option(
         0.45,
@@ -78,15 +82,15 @@ class Options(RewardOptions, InspectionOptions, SafeguardOptions):
     candidate_sampler: str = option("ancestral", "of the candidates", choices=SAMPLERS)
     candidate_steps: int = option(0, "denoising steps per candidate; 0 = all of them", minimum=0)
     guidance_param: float = option(2.5, "guidance scale of the candidates; 1 = none", minimum=0)
-    compile: bool = option(False, COMPILE_HELP)
+    compile: bool = option(False, COMPILE_HELP, free="always")
     probe_batches: int = option(4, "batches that measure tau on the base model", minimum=1)
     val_motions: int = option(128, "val captions generated per validation", minimum=8)
-    lr: float = option(1e-5, "peak learning rate", minimum=0)
-    lr_schedule: str = option("cosine", "after warm-up", choices=("constant", "linear", "cosine"))
-    num_steps: int = option(1000, "optimiser steps", minimum=1)
-    save_interval: int = option(500, "steps between checkpoints", minimum=1)
-    val_interval: int = option(100, "steps between validations", minimum=1)
-    resume_checkpoint: str = option("", "upstream's name of --model_path")
+    lr: float = with_default(LoopOptions, "lr", 1e-5)
+    lr_schedule: str = with_default(LoopOptions, "lr_schedule", "cosine")
+    num_steps: int = with_default(LoopOptions, "num_steps", 1000)
+    save_interval: int = with_default(LoopOptions, "save_interval", 500)
+    val_interval: int = with_default(LoopOptions, "val_interval", 100)
+    resume_checkpoint: str = option("", "upstream's name of --model_path", free="resume")
 
     def validate(self) -> None:
         super().validate()
@@ -113,6 +117,8 @@ class PreferenceTask:
 
     `store` holds the fixed pairs, for the methods that read them.
     """
+
+    shown = ("gate/share_below_tau", "rewards/unpreferred_score")
 
     def __init__(
         self,

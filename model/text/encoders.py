@@ -18,6 +18,7 @@ from torch import Tensor
 
 from model.text.openai_clip import CLIP_FILE, load_openai_clip
 from utils.errors import UserError
+from utils.options import option
 from utils.positions import sinusoidal_table
 
 CLIP_CONTEXT = 22  # sot + 20 word pieces + eot: MDM's cut for HumanML3D and KIT
@@ -206,6 +207,13 @@ class CachedTextEncoder:
             for caption, tokens, mask in zip(part, condition.tokens, condition.mask, strict=True):
                 self._tokens[caption] = tokens[mask].cpu()
         return pad_tokens([self._tokens[caption] for caption in captions])
+
+
+@dataclass
+class TextEncoderOptions:
+    """For every script that encodes captions."""
+
+    text_encoder_path: str = option("", "local folder of CLIP or DistilBERT", free="resume")
 
 
 def build_text_encoder(
