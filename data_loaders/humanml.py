@@ -23,6 +23,7 @@ from data_loaders.skeleton import HUMANML, KIT, SKELETONS, Skeleton, skeleton_fo
 from utils.errors import UserError
 from utils.files import read_json
 from utils.masks import zero_padding
+from utils.options import option
 from utils.places import here_or_project
 
 FOLDERS = {"humanml": "HumanML3D", "kit": "KIT-ML"}
@@ -72,6 +73,14 @@ class MotionBatch:
             self.tokens,
             self.names,
         )
+
+
+@dataclass
+class DatasetOptions:
+    """For every script that reads a dataset."""
+
+    dataset: str = option("humanml", "humanml, kit, or the name of a folder in dataset/")
+    data_dir: str = option("", "dataset folder, where it is not dataset/NAME", free="resume")
 
 
 def resolve_dataset(name: str, data_dir: str = "") -> DatasetFolder:

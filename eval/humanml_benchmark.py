@@ -69,9 +69,11 @@ class Options(SeedOptions, DeviceOptions):
     diversity_pairs: int = option(0, "pairs of Diversity; 0 = the mode's", minimum=0)
     precision: str = option("fp32", "of the generator", choices=("fp32", "bf16"))
     compile: bool = option(False, COMPILE_HELP)
-    output_dir: str = option("", "folder for log and tables; none = beside the checkpoint")
-    overwrite: bool = option(False, "replace the log of an earlier evaluation")
-    resume: bool = option(False, "go on after the last finished replication")
+    output_dir: str = option(
+        "", "folder for log and tables; none = beside the checkpoint", free="always"
+    )
+    overwrite: bool = option(False, "replace the log of an earlier evaluation", free="always")
+    resume: bool = option(False, "go on after the last finished replication", free="always")
     judge_path: str = option("", "run folder of a TMR that no training has seen; none = skip")
     reward_path: str = option("", "run folder of the training reward, to show beside the judge")
     measure_motions: bool = option(False, "feet, jerk and stated facts, without a judge as well")

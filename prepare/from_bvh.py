@@ -55,8 +55,8 @@ UP_AXIS_VOTERS = 16
 class Options:
     bvh_dir: str = option("", "folder of BVH files, searched recursively", required=True)
     captions: str = option("", "CSV table of captions", required=True)
-    out: str = option("", "dataset folder to make", required=True)
-    overwrite: bool = option(False, "replace a dataset that is already there")
+    out: str = option("", "dataset folder to make", required=True, free="always")
+    overwrite: bool = option(False, "replace a dataset that is already there", free="always")
     joint_map: str = option("", "YAML file: HumanML3D joint -> source joint or weighted mix")
     up_axis: str = option("auto", "axis that points up", choices=("auto", "y", "z"))
     unit: str = option("auto", "auto, m, cm, mm, inch, cmu, or the metres of one unit")
@@ -70,7 +70,7 @@ class Options:
     split_seed: int = option(0, "seed of the random split")
     val_share: float = option(0.05, "share of the files for validation", minimum=0, maximum=1)
     test_share: float = option(0.15, "share of the files for testing", minimum=0, maximum=1)
-    jobs: int = option(0, "worker processes; 0 = one per core", minimum=0)
+    jobs: int = option(0, "worker processes; 0 = one per core", minimum=0, free="always")
 
     def validate(self) -> None:
         if self.val_share + self.test_share >= 1:

@@ -12,7 +12,7 @@ the seed and its number alone, so a run that was killed goes on with --resume to
 
 from utils.start import entry_point
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,14 +31,14 @@ from train.preference.pairs import CandidateSampler
 from utils.devices import DeviceOptions, pick_device
 from utils.errors import UserError
 from utils.files import prepare_output_dir
-from utils.options import option, parse_options
+from utils.options import changed_options, fixed_options, option, parse_options
 from utils.seeding import SeedOptions, torch_generator
 
 
 @dataclass
 class Options(CandidateOptions, RewardOptions, SeedOptions, DeviceOptions):
     model_path: str = option("", "checkpoint of the reference model", required=True)
-    out: str = option("", "folder of the pairs", required=True)
+    out: str = option("", "folder of the pairs", required=True, free="always")
     dataset: str = option("humanml", "humanml, kit, or the name of a folder in dataset/")
     data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
     text_encoder_path: str = option("", "local folder of CLIP or DistilBERT")
@@ -46,13 +46,9 @@ class Options(CandidateOptions, RewardOptions, SeedOptions, DeviceOptions):
     num_captions: int = option(0, "training captions, drawn at random; 0 = all", minimum=0)
     batch_size: int = option(64, "captions generated at once, and per file", minimum=1)
     precision: str = option("fp32", "of the generator", choices=("fp32", "bf16"))
-    compile: bool = option(False, COMPILE_HELP)
-    resume: bool = option(False, "go on with the folder of the same options")
-    overwrite: bool = option(False, "replace pairs that are in the folder")
-
-
-# Options that do not change the pairs
-NO_CONTENT = ("out", "device", "compile", "resume", "overwrite")
+    compile: bool = option(False, COMPILE_HELP, free="always")
+    resume: bool = option(False, "go on with the folder of the same options", free="always")
+    overwrite: bool = option(False, "replace pairs that are in the folder", free="always")
 
 
 def plan(data: MotionDataset, options: Options) -> PairIndex:
@@ -70,8 +66,7 @@ def plan(data: MotionDataset, options: Options) -> PairIndex:
         rng = np.random.default_rng(options.seed)
         chosen = rng.choice(len(keys), options.num_captions, replace=False)
         keys = [keys[i] for i in sorted(chosen)]
-    content = {k: v for k, v in asdict(options).items() if k not in NO_CONTENT}
-    return PairIndex(options.dataset, data.stats.feature_dim, content, keys)
+    return PairIndex(options.dataset, data.stats.feature_dim, fixed_options(options), keys)
 
 
 def claim_folder(index: PairIndex, options: Options) -> Path:
@@ -79,9 +74,8 @@ def claim_folder(index: PairIndex, options: Options) -> Path:
     folder = prepare_output_dir(options.out, options.overwrite, options.resume, option="--out")
     if options.resume and (folder / "index.json").is_file():
         found = PairIndex.read(folder)
-        if found != index:
-            old, new = found.options, index.options
-            changed = [f"--{k} {old.get(k)} -> {v}" for k, v in new.items() if old.get(k) != v]
+        changed = changed_options(found.options, options)
+        if changed or replace(found, options=index.options) != index:
             raise UserError(
                 f"--resume: {folder} was begun with {', '.join(changed) or 'other clips'}; repeat "
                 "its options, or name another folder"

@@ -31,11 +31,11 @@ VAL_SHARE, TEST_SHARE = 0.055, 0.075  # of the other clips
 
 @dataclass
 class Options:
-    out: str = option("dataset/synthetic", "folder to write")
+    out: str = option("dataset/synthetic", "folder to write", free="always")
     num_clips: int = option(1500, "clips", minimum=60)
     captions_per_clip: int = option(4, "captions of each clip", minimum=1)
     seed: int = option(10, "the same seed gives the same bytes")
-    overwrite: bool = option(False, "replace a dataset written earlier")
+    overwrite: bool = option(False, "replace a dataset written earlier", free="always")
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from rewards.word_vectors import (
 )
 from utils.errors import UserError
 from utils.files import load_tensors
+from utils.options import option
 from utils.places import here_or_project
 
 CONTACTS = 4  # the last feature columns, which the movement encoder does not see
@@ -188,6 +189,16 @@ def _sizes_of(state: Any, path: str | Path) -> EvaluatorSizes:
             f"{path} is not a checkpoint of the evaluators: it needs movement_encoder, "
             f"text_encoder and motion_encoder ({type(error).__name__}: {error})"
         ) from None
+
+
+@dataclass
+class EvaluatorPaths:
+    """For every script that reads the evaluators."""
+
+    evaluator_dir: str = option(
+        "", "folder of the evaluators, where it is not t2m or kit", free="resume"
+    )
+    glove_dir: str = option("", "folder of the word vectors, where it is not glove", free="resume")
 
 
 @dataclass(frozen=True)

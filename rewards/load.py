@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from data_loaders.humanml import MotionDataset
-from rewards.co_embedding import CoEmbedder, EvaluatorFiles
+from rewards.co_embedding import CoEmbedder, EvaluatorFiles, EvaluatorPaths
 from rewards.co_embedding_reward import EvaluatorReward
 from rewards.seam import Reward
 from rewards.tmr import TMRReward
@@ -18,19 +18,17 @@ KINDS = ("tmr", "evaluator")
 
 
 @dataclass
-class RewardOptions:
+class RewardOptions(EvaluatorPaths):
     reward: list[str] = option(["tmr"], "kinds of reward; several are summed", choices=KINDS)
     reward_path: list[str] = option(
-        ["models/tmr_humanml3d_guoh3dfeats"], "run folders of the TMR reward models"
+        ["models/tmr_humanml3d_guoh3dfeats"], "run folders of the TMR reward models", free="resume"
     )
     reward_text_encoder_path: str = option(
-        "", "local folder of DistilBERT, for the TMR models; none = the hub's"
+        "", "local folder of DistilBERT, for the TMR models; none = the hub's", free="resume"
     )
     reward_weights: list[float] = option(
         [], "their weights, the TMR models' first; none = equal", minimum=0
     )
-    evaluator_dir: str = option("", "folder of the evaluators, where it is not t2m or kit")
-    glove_dir: str = option("", "folder of the word vectors, where it is not glove")
 
     def validate(self) -> None:
         count = len(self.reward_path) * ("tmr" in self.reward) + ("evaluator" in self.reward)

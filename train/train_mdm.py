@@ -30,15 +30,15 @@ from train.data import (
 )
 from train.inspection import InspectionOptions, inspector
 from train.loop import StepResult, Trainer, options_to_args, start_run
-from utils.options import option, parse_options
+from utils.options import option, parse_options, with_default
 
 
 @dataclass
 class Options(MDMConfig, InspectionOptions):
     """Options of the model (stored in args.json), of the loop, and of the data."""
 
-    resume_checkpoint: str = option("", "start from the weights of this checkpoint")
-    num_steps: int = option(600_000, "optimiser steps", minimum=1)
+    resume_checkpoint: str = option("", "start from the weights of this checkpoint", free="resume")
+    num_steps: int = with_default(InspectionOptions, "num_steps", 600_000)
     # Options of upstream's command lines that change nothing for these datasets there either
     num_frames: int = option(60, "of datasets of fixed length; unused", minimum=1)
     lambda_rcxyz: float = option(0.0, "loss on joints; undefined for these features", maximum=0)
@@ -50,6 +50,8 @@ class Options(MDMConfig, InspectionOptions):
 
 class DenoisingTask:
     """Uniform timesteps, masked x0 error, text dropped with `cond_mask_prob`."""
+
+    shown = ()
 
     def __init__(
         self,

@@ -30,30 +30,32 @@ from rewards.load import RewardOptions, load_reward
 from rewards.seam import Reward
 from train.data import fixed_batches, open_splits, steps_per_epoch, training_batches
 from train.inspection import InspectionOptions, inspector
-from train.loop import StepResult, Trainer, options_to_args, start_run
+from train.loop import LoopOptions, StepResult, Trainer, options_to_args, start_run
 from train.preference.algorithm import Outcome, PreferenceAlgorithm
 from train.preference.fixed_pairs import PairStore
 from train.preference.methods import METHODS
 from train.preference.options import PreferenceOptions
 from train.preference.pairs import Key
 from utils.errors import UserError
-from utils.options import option, parse_options
+from utils.options import option, parse_options, with_default
 
 
 @dataclass
 class Options(PreferenceOptions, RewardOptions, InspectionOptions):
     model_path: str = option(
-        "save/humanml_enc_512_50steps/model000750000.pt", "base checkpoint modelNNNNNNNNN.pt"
+        "save/humanml_enc_512_50steps/model000750000.pt",
+        "base checkpoint modelNNNNNNNNN.pt",
+        free="resume",
     )
-    compile: bool = option(False, COMPILE_HELP)
+    compile: bool = option(False, COMPILE_HELP, free="always")
     probe_batches: int = option(4, "batches that measure tau on the base model", minimum=1)
     val_motions: int = option(128, "val captions generated per validation", minimum=8)
-    lr: float = option(1e-5, "peak learning rate", minimum=0)
-    lr_schedule: str = option("cosine", "after warm-up", choices=("constant", "linear", "cosine"))
-    num_steps: int = option(1000, "optimiser steps", minimum=1)
-    save_interval: int = option(500, "steps between checkpoints", minimum=1)
-    val_interval: int = option(100, "steps between validations", minimum=1)
-    resume_checkpoint: str = option("", "upstream's name of --model_path")
+    lr: float = with_default(LoopOptions, "lr", 1e-5)
+    lr_schedule: str = with_default(LoopOptions, "lr_schedule", "cosine")
+    num_steps: int = with_default(LoopOptions, "num_steps", 1000)
+    save_interval: int = with_default(LoopOptions, "save_interval", 500)
+    val_interval: int = with_default(LoopOptions, "val_interval", 100)
+    resume_checkpoint: str = option("", "upstream's name of --model_path", free="resume")
 
     def validate(self) -> None:
         PreferenceOptions.validate(self)
@@ -72,6 +74,8 @@ class PreferenceTask:
 
     `store` holds the fixed pairs, for the methods that read them.
     """
+
+    shown = ("gate/share_below_tau", "rewards/unpreferred_score")
 
     def __init__(
         self,

@@ -26,6 +26,7 @@ from model.text.sentence_vectors import (
     SentenceT5Encoder,
 )
 from utils.errors import UserError
+from utils.options import option
 from utils.positions import sinusoidal_table
 
 CLIP_POSITIONS = 77
@@ -172,6 +173,13 @@ class CachedTextEncoder:
             for caption, tokens, mask in zip(part, condition.tokens, condition.mask, strict=True):
                 self._tokens[caption] = tokens[mask].cpu()
         return pad_tokens([self._tokens[caption] for caption in captions])
+
+
+@dataclass
+class TextEncoderOptions:
+    """For every script that encodes captions."""
+
+    text_encoder_path: str = option("", "local folder of CLIP or DistilBERT", free="resume")
 
 
 def build_text_encoder(

@@ -26,7 +26,9 @@ class CandidateOptions:
 @dataclass
 class PreferenceOptions(CandidateOptions, SafeguardOptions):
     method: str = option("sopo", "which pairs, gate and weight", choices=tuple(METHODS))
-    pairs_path: str = option("", "folder of fixed pairs, for the methods that read them")
+    pairs_path: str = option(
+        "", "folder of fixed pairs, for the methods that read them", free="resume"
+    )
     tau: float = option(
         0.45,
         "a candidate is used below this reward; rewards are (cos + 1) / 2, so they lie in [0, 1]",
