@@ -34,7 +34,7 @@ from eval.speed.workload import FULL, GUIDANCE, QUICK, SMALL, Item, Sizes, Workl
 from model.mdm.checkpoints import build_generator, load_generator
 from model.mdm.generator import MDMGenerator
 from model.text.encoders import BuiltinEncoder, CachedTextEncoder
-from prepare import synthetic
+from prepare.procedural import dataset as synthetic
 from rewards.tmr import TMRReward
 from tmr.model import TMR
 from train.loop import average_gradients, pick_device

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from eval.eval_tmr import Figures, MotionSet
-from prepare import synthetic
+from prepare.procedural import dataset as synthetic
 from tests.train.scripts import Process, Workspace
 
 
