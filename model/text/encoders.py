@@ -9,6 +9,7 @@ everything runs without a download.
 import hashlib
 import html
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 

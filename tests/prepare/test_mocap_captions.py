@@ -8,9 +8,9 @@ import pytest
 from data_loaders.annotations import Annotations
 from data_loaders.captions import MAX_TOKENS, parse_captions
 from data_loaders.facts import Fact, holds, measure
-from prepare import from_bvh
 from prepare.bandai.grammar import Scene, Style, compose, number_phrases
 from prepare.bandai.templates import BOWS, GAITS, KICKS, PUNCHES, RAISES, TURNS_AROUND, WAVES
+from prepare.bvh import dataset as from_bvh
 from prepare.bvh.clip import load_clip
 from prepare.mocap_captions import (
     COLUMNS,

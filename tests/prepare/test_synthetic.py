@@ -12,8 +12,8 @@ from data_loaders.features import features_to_joints, mirror_joints, process_joi
 from data_loaders.humanml import make_loader, open_dataset
 from data_loaders.skeleton import HUMANML
 from prepare.procedural.captions import Detail, Statement, compose, gerund, third_person
+from prepare.procedural.dataset import Options, build, make_clip, make_sentences, pick_split
 from prepare.procedural.motion import BONES, FPS, bumps, ease, pulse
-from prepare.synthetic import Options, build, make_clip, make_sentences, pick_split
 from tests.prepare.motions import ACTIONS, perform
 from utils.errors import UserError
 
