@@ -10,6 +10,8 @@ loader takes them; meanings are those of annotations.json, else every wording is
 training split, chosen at random: four moments of each (.png), or moving (.gif, .mp4).
 """
 
+from utils.start import entry_point
+
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from data_loaders.features import features_to_joints
 from data_loaders.humanml import DatasetFolder, resolve_dataset
 from prepare.survey import Survey, survey_dataset
 from sample.video import Panel, draw_frames, video_suffix, write_video
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.files import atomic_write
 from utils.options import option, parse_options
 

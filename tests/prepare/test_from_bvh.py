@@ -11,8 +11,9 @@ from data_loaders.annotations import Annotations
 from data_loaders.facts import Fact, swap_sides
 from data_loaders.features import features_to_joints, mirror_joints
 from data_loaders.humanml import open_dataset
-from prepare.bvh.caption_table import match_files, read_caption_table
+from prepare.bvh.caption_table import read_caption_table
 from prepare.bvh.dataset import Options, build_dataset
+from prepare.bvh.files import match_files
 from prepare.bvh.splits import assign_splits
 from prepare.write_dataset import swap_side_words
 from tests.paths import MOCAP_DIR, needs_mocap
@@ -132,7 +133,8 @@ def test_given_splits_win_over_random_ones(mocap):
 def test_random_splits_depend_on_the_seed_only(mocap):
     table = read_caption_table(write_captions(mocap, [[f"walk{n}", "walks"] for n in range(8)]))
     captions = {mocap / "bvh" / name: entry for name, entry in table.files.items()}
-    draw = [assign_splits(captions, options_for(mocap, split_seed=seed)) for seed in (0, 0, 1)]
+    options = [options_for(mocap, split_seed=seed) for seed in (0, 0, 1)]
+    draw = [assign_splits(captions, o, mocap / "bvh") for o in options]
     assert draw[0] == draw[1]
     assert draw[0] != draw[2]
 
