@@ -1,4 +1,4 @@
-# make setup | test | demo | reproduce | lint | clean; each does its own set-up in .venv
+# make setup | test | demo | demo-full | reproduce | lint | clean; each does its own set-up in .venv
 # make reproduce reruns docs/results.md on the embedded dataset, BENCHMARK=mocap BVH=folder on the
 # motion capture of docs/mocap.md, BENCHMARK=both on both; it says first how long that takes
 PYTHON ?= python3
@@ -9,7 +9,7 @@ BIN := .venv/bin
 INTERPRETER = $(or $(wildcard $(BIN)/python),$(PYTHON))
 SUITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
 
-.PHONY: setup test demo reproduce lint format clean
+.PHONY: setup test demo demo-full reproduce lint format clean
 
 setup: .venv/.up-to-date
 	@echo 'ready; for the commands of the README: source .venv/bin/activate'
@@ -36,6 +36,9 @@ format: .venv/.up-to-date
 
 demo: .venv/.up-to-date
 	$(BIN)/python -m train.demo
+
+demo-full: .venv/.up-to-date
+	$(BIN)/python -m train.demo --full
 
 reproduce: .venv/.up-to-date
 	$(BIN)/python -m train.reproduce --benchmark $(BENCHMARK) $(if $(BVH),--bvh_dir '$(BVH)')

@@ -4,17 +4,18 @@
         --model_path save/mdm/model000002000.pt save/sopo/model000000100.pt --names base sopo \\
         --output_dir docs/figures
 
-Both models generate one motion for the first caption of each clip, from the same noise, and a TMR
+All models generate one motion for the first caption of each clip, from the same noise, and a TMR
 that no training saw scores all of them. What is shown follows from the scores alone: the captions
-are ranked by the second model's score minus the first's, ties by the name of the clip, and the
+are ranked by the last model's score minus the first's, ties by the name of the clip, and the
 first, the middle and the last of that order are taken. Writes an animation per caption (the real
-motion, that of the first and that of the second model: gain1.gif, ..., median1.gif, ..., loss1.gif,
-...), a table of them as examples.md, and the same as examples.json.
+motion, then those of the models, each above its score, its reward with --reward_path, and the facts
+of the caption that hold: gain1.gif, ..., median1.gif, ..., loss1.gif, ...), the first of each kind
+in one (examples.gif), a table of them as examples.md, and the same as examples.json.
 """
 
 from utils.start import entry_point
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from data_loaders.facts import Fact, holds, measure
 from data_loaders.features import features_to_joints
 from data_loaders.humanml import open_dataset
 from data_loaders.skeleton import Skeleton
@@ -35,12 +37,13 @@ from utils.options import option, parse_options
 from utils.provenance import provenance
 from utils.tables import markdown_table
 
-PANEL_SIZE = 180  # pixels: three panels fit a page of text
+PANEL_SIZE = 180  # pixels: four panels fit a page of text
 REAL = "real"
 
 
 @dataclass
 class Options(JudgedOptions):
+    reward_path: str = option("", "run folder of the training reward, to show it; none = skip")
     output_dir: str = option("", "folder for animations and table", required=True)
     overwrite: bool = option(False, "write into an existing folder")
     count: int = option(2, "captions of each kind: gain, median, loss", minimum=1)
@@ -49,10 +52,10 @@ class Options(JudgedOptions):
 
     def validate(self) -> None:
         super().validate()
-        if len(self.model_path) != 2:
-            raise UserError(f"--model_path names {len(self.model_path)} checkpoints; give two")
-        if len({REAL, *self.model_names()}) < 3:
-            raise UserError("give the two models different --names, and neither of them 'real'")
+        if len(self.model_path) < 2:
+            raise UserError("--model_path names one checkpoint; give two or more to compare")
+        if len({REAL, *self.model_names()}) <= len(self.model_path):
+            raise UserError("give the models different --names, and none of them 'real'")
 
 
 @dataclass(frozen=True)
@@ -66,28 +69,47 @@ class Choice:
 
 @dataclass(frozen=True)
 class Example:
-    """A chosen caption; scores by model lie in [0, 1], `gain` is the second's minus the first's."""
+    """A chosen caption. By model: scores and rewards (empty without a reward) in [0, 1], and how
+    many of the caption's facts hold; `gain` is the last score minus that of the first model."""
 
     file: str
     rank: int
     clip: str
     caption: str
     scores: dict[str, float]
+    rewards: dict[str, float]
+    facts: dict[str, int]
+    stated: int
     gain: float
+
+    def note(self, name: str) -> str:
+        """What stands below a panel."""
+        lines = [f"judge {self.scores[name]:.3f}"]
+        if self.rewards:
+            lines.insert(0, f"reward {self.rewards[name]:.3f}")
+        if self.stated:
+            lines.append(f"facts {self.facts[name]} of {self.stated}")
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Motions and judge scores ``[N]`` of real, first and second model, for the same captions."""
+    """Motions and judge scores ``[N]`` of real data and the models, for the same captions.
+
+    rewards: empty without a reward. facts: what each caption states, empty where nothing is known.
+    """
 
     motions: dict[str, MotionSet]
     scores: dict[str, Tensor]
+    rewards: dict[str, Tensor] = field(default_factory=dict)
+    facts: dict[str, tuple[Fact, ...]] = field(default_factory=dict)
 
     @property
     def gains(self) -> Tensor:
-        """``[N]``: score of the second model minus that of the first."""
-        _, first, second = self.scores.values()
-        return second - first
+        """``[N]``: score of the last model minus that of the first."""
+        _, first, *others = self.scores.values()
+        last = others[-1]
+        return last - first
 
 
 def choose(gains: Tensor, clips: list[str], count: int) -> list[Choice]:
@@ -113,9 +135,12 @@ def choose(gains: Tensor, clips: list[str], count: int) -> list[Choice]:
 
 
 def judge_models(options: Options) -> tuple[Comparison, Skeleton]:
-    """Generate with both models and score; captions with a broken motion are left out, and said."""
+    """Generate with all models and score; captions with a broken motion are left out, and said."""
     data = open_dataset(options.dataset, options.split, options.data_dir, random_items=False)
     judge = load_judge(options.judge_path, options, data.skeleton)
+    reward = (
+        load_judge(options.reward_path, options, data.skeleton) if options.reward_path else None
+    )
     motions = {REAL: real_motions(data, options.batch_size)}
     for name, path in zip(options.model_names(), options.model_path, strict=True):
         model = load_model(path, options, data.skeleton)
@@ -125,35 +150,61 @@ def judge_models(options: Options) -> tuple[Comparison, Skeleton]:
         print(f"warning: {int((~finite).sum())} captions left out: a motion holds NaN or infinity")
     kept = {name: part.rows(finite.nonzero().squeeze(1)) for name, part in motions.items()}
     found = {name: scores(judge, part) for name, part in kept.items()}
-    return Comparison(kept, found), data.skeleton
+    rewards = {name: scores(reward, part) for name, part in kept.items()} if reward else {}
+    notes = data.annotations.captions if data.annotations else {}
+    facts = {caption: note.facts for caption, note in notes.items()}
+    return Comparison(kept, found, rewards, facts), data.skeleton
 
 
-def animate(path: Path, row: int, compared: Comparison, skeleton: Skeleton, fps: float) -> None:
-    """Real, first and second model side by side, each below its score and all below the caption.
-
-    Every n-th frame is drawn, n chosen so that about `fps` frames per second remain.
-    """
-    step = max(1, round(skeleton.fps / fps))
-    panels = []
-    for name, part in compared.motions.items():
-        motion = part.motions[row, : int(part.lengths[row])]
-        joints = features_to_joints(motion, skeleton).numpy()
-        panels.append(Panel(joints[::step], f"{name} {compared.scores[name][row]:.3f}"))
-    slower = replace(skeleton, fps=skeleton.fps / step)
-    caption = compared.motions[REAL].captions[row]
-    write_video(path, [panels], slower, title=caption, panel_size=PANEL_SIZE)
+def joints_of(part: MotionSet, row: int, skeleton: Skeleton) -> np.ndarray:
+    """``[T, J, 3]`` in the units of the skeleton."""
+    motion = part.motions[row, : int(part.lengths[row])]
+    return features_to_joints(motion, skeleton).numpy()
 
 
-def describe(choice: Choice, suffix: str, compared: Comparison) -> Example:
+def describe(choice: Choice, suffix: str, compared: Comparison, skeleton: Skeleton) -> Example:
     real, row = compared.motions[REAL], choice.row
+    facts = compared.facts.get(real.captions[row], ())
+    measured = {
+        name: measure(joints_of(part, row, skeleton), skeleton.fps)
+        for name, part in compared.motions.items()
+        if facts
+    }
     return Example(
         file=choice.name + suffix,
         rank=choice.rank,
         clip=real.names[row],
         caption=real.captions[row],
         scores={name: float(values[row]) for name, values in compared.scores.items()},
+        rewards={name: float(values[row]) for name, values in compared.rewards.items()},
+        facts={name: sum(holds(f, found) for f in facts) for name, found in measured.items()},
+        stated=len(facts),
         gain=float(compared.gains[row]),
     )
+
+
+def animate(
+    path: Path,
+    shown: list[tuple[Choice, Example]],
+    compared: Comparison,
+    skeleton: Skeleton,
+    fps: float,
+) -> None:
+    """A row per example: real data and the models side by side below the caption.
+
+    Every n-th frame is drawn, n chosen so that about `fps` frames per second remain.
+    """
+    step = max(1, round(skeleton.fps / fps))
+    rows = [
+        [
+            Panel(joints_of(part, choice.row, skeleton)[::step], name, example.note(name))
+            for name, part in compared.motions.items()
+        ]
+        for choice, example in shown
+    ]
+    slower = replace(skeleton, fps=skeleton.fps / step)
+    captions = [example.caption for _, example in shown]
+    write_video(path, rows, slower, title=captions, panel_size=PANEL_SIZE)
 
 
 def format_examples(examples: list[Example], summary: str) -> str:
@@ -170,7 +221,7 @@ def format_examples(examples: list[Example], summary: str) -> str:
 
 def summarize(compared: Comparison, options: Options) -> str:
     """The gain over all captions, so that the chosen ones are not mistaken for the usual."""
-    first, second = options.model_names()
+    first, *_, second = options.model_names()
     gains = compared.gains.numpy()
     low, median, high = np.percentile(gains, [10, 50, 90])
     return (
@@ -190,9 +241,12 @@ def run(options: Options) -> str:
     folder = prepare_output_dir(options.output_dir, options.overwrite, option="--output_dir")
     compared, skeleton = judge_models(options)
     choices = choose(compared.gains, compared.motions[REAL].names, options.count)
-    examples = [describe(choice, suffix, compared) for choice in choices]
-    for choice, example in zip(tqdm(choices, desc="animations"), examples, strict=True):
-        animate(folder / example.file, choice.row, compared, skeleton, options.video_fps)
+    examples = [describe(choice, suffix, compared, skeleton) for choice in choices]
+    shown = list(zip(choices, examples, strict=True))
+    films = {example.file: [(choice, example)] for choice, example in shown}
+    films[f"examples{suffix}"] = shown[:: options.count]  # the first gain, median and loss
+    for file, rows in tqdm(films.items(), desc="animations"):
+        animate(folder / file, rows, compared, skeleton, options.video_fps)
     page = format_examples(examples, summarize(compared, options))
     write_text(folder / "examples.md", page)
     content = {

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from data_loaders.normalizer import Statistics
+from model.single_file import SUFFIX, is_single_file, read_single_state
 from rewards.word_vectors import (
     CLASSES,
     ROWS_FILE,
@@ -153,11 +154,12 @@ class Evaluators(nn.Module):
 
     @staticmethod
     def load(path: str | Path, device: torch.device | str = "cpu") -> "Evaluators":
-        """Upstream's ``finest.tar`` (or one of other widths), frozen and in eval mode.
+        """Upstream's ``finest.tar`` (or one of other widths, or its keys as ``.safetensors``),
+        frozen and in eval mode.
 
         Raises UserError when it is missing, unsafe, or holds other networks.
         """
-        state = load_tensors(path)
+        state = _read_networks(Path(path))
         evaluators = Evaluators(_sizes_of(state, path))
         for name, network in evaluators.named_children():
             try:
@@ -166,6 +168,17 @@ class Evaluators(nn.Module):
                 reason = " ".join(str(error).split())
                 raise UserError(f"{path}: its {name} is another network ({reason})") from None
         return evaluators.to(device).eval().requires_grad_(False)
+
+
+def _read_networks(path: Path) -> Any:
+    """The state of each network by name."""
+    if not is_single_file(path):
+        return load_tensors(path)
+    state: dict[str, dict[str, Tensor]] = {}
+    for key, value in read_single_state(path).items():
+        network, _, rest = key.partition(".")
+        state.setdefault(network, {})[rest] = value
+    return state
 
 
 def _sizes_of(state: Any, path: str | Path) -> EvaluatorSizes:
@@ -234,8 +247,10 @@ class EvaluatorFiles:
         beside = data_folder.parent / f"{FOLDERS.get(dataset, root.name)}_mean.npy"
         means = [*(root / name / "meta" / "mean.npy" for name in STATS_FOLDERS), beside]
         mean = next((path for path in means if path.is_file()), means[0])
+        checkpoint = root / "text_mot_match" / "model" / "finest.tar"
+        single = checkpoint.with_suffix(SUFFIX)
         files = EvaluatorFiles(
-            checkpoint=root / "text_mot_match" / "model" / "finest.tar",
+            checkpoint=single if single.is_file() else checkpoint,
             mean=mean,
             std=mean.with_name(mean.name.replace("mean", "std")),
             glove=find_folder(glove, "glove"),

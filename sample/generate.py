@@ -1,13 +1,15 @@
 """Generate motions for prompts, and draw them.
 
-    python -m sample.generate --model_path save/my_model/model000750000.pt \\
-        --text_prompt "a person waves with the left hand"
+    python -m sample.generate --text_prompt "a person waves with the left hand"
+    python -m sample.generate --model_path save/my_model/model000750000.pt --text_prompt ...
     python -m sample.generate --model_path ... --input_text prompts.txt --motion_length 4.5
     python -m sample.generate --model_path ... --num_samples 10 --num_repetitions 3
 
-Without a prompt, captions are drawn from a split of the dataset. The output folder holds
-results.npy (joints, captions, lengths; see sample/results.py), results.txt, results_len.txt, one
-video per motion (sample00_rep00.mp4) and grids of them (samples_00_to_02.mp4: a row per caption).
+Without --model_path it takes the small model that comes with the project, which knows the words of
+the embedded dataset. Without a prompt, captions are drawn from a split of the dataset. The output
+folder holds results.npy (joints, captions, lengths; see sample/results.py), results.txt,
+results_len.txt, one video per motion (sample00_rep00.mp4) and grids of them (samples_00_to_02.mp4:
+a row per caption).
 """
 
 from utils.start import entry_point
@@ -30,6 +32,7 @@ from model.compiled import COMPILE_HELP
 from model.families import load_generator
 from model.mdm.checkpoints import read_model_args, step_of
 from model.mdm.generator import MDMGenerator
+from model.shipped import MODEL_FILE, SHIPPED
 from sample.results import Results, save_results
 from sample.video import FORMATS, Panel, video_suffix, write_video
 from utils.devices import DeviceOptions, pick_device
@@ -65,7 +68,10 @@ class SamplingOptions(SeedOptions, DeviceOptions):
 
 @dataclass
 class Options(SamplingOptions):
-    model_path: str = option("", "checkpoint, e.g. save/NAME/model000750000.pt", required=True)
+    model_path: str = option(
+        str(SHIPPED / MODEL_FILE),
+        "checkpoint, e.g. save/NAME/model000750000.pt; by default the small one of the project",
+    )
     num_samples: int = option(10, "captions drawn when no prompt is given", minimum=1)
     num_repetitions: int = option(3, "motions per caption", minimum=1)
     dataset: str = option("", "dataset to draw captions from; none = the checkpoint's")
@@ -133,14 +139,17 @@ def stated_skeleton(model_path: str) -> Skeleton:
 
 
 def default_output_dir(options: Options) -> Path:
-    """Upstream's name, beside the checkpoint: samples_{folder}_{step}_seed{seed}[_{prompt}]."""
+    """Upstream's name, beside the checkpoint: samples_{folder}_{step}_seed{seed}[_{prompt}].
+
+    What the project's own model makes goes to ``save`` in the working folder.
+    """
     model_path = Path(options.model_path).resolve()
     name = f"samples_{model_path.parent.name}_{step_of(model_path):09d}_seed{options.seed}"
     if options.text_prompt is not None:
         name += f"_{safe_name(options.text_prompt)}"
     elif options.input_text is not None:
         name += f"_{safe_name(Path(options.input_text).stem)}"
-    return model_path.parent / name
+    return (Path("save") if model_path.parent == SHIPPED else model_path.parent) / name
 
 
 def safe_name(text: str) -> str:

@@ -2,7 +2,7 @@
 
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -29,10 +29,11 @@ GIF_COLORS = 128
 
 @dataclass(frozen=True)
 class Panel:
-    """One motion ``[T, J, 3]`` (in the units of its skeleton) and the text above it."""
+    """One motion ``[T, J, 3]`` (in the units of its skeleton), the text above and below it."""
 
     joints: np.ndarray
     caption: str
+    note: str = ""
 
 
 def video_suffix(choice: str) -> str:
@@ -76,12 +77,13 @@ def write_video(
     panels: list[list[Panel]],
     skeleton: Skeleton,
     *,
-    title: str = "",
+    title: str | Sequence[str] = "",
     panel_size: int = 480,
 ) -> Path:
     """Animate rows of panels into `path` (``.mp4`` or ``.gif``), atomically; returns `path`.
 
-    All panels share one scale. A motion that ends earlier than the longest keeps its last pose.
+    `title` stands above the first row, several titles above a row each. All panels share one scale.
+    A motion that ends earlier than the longest keeps its last pose.
     """
     frames = draw_frames(panels, skeleton, title=title, panel_size=panel_size)
     with atomic_write(path) as temporary:
@@ -98,7 +100,7 @@ def draw_frames(
     panels: list[list[Panel]],
     skeleton: Skeleton,
     *,
-    title: str = "",
+    title: str | Sequence[str] = "",
     panel_size: int = 480,
     chosen: Iterable[int] | None = None,
 ) -> Iterator["Image.Image"]:
@@ -106,7 +108,8 @@ def draw_frames(
     flat = list(chain.from_iterable(panels))
     stages = [Stage(panel.joints, skeleton, skeleton.fps) for panel in flat]
     extent = max(stage.extent() for stage in stages)
-    sheet, corners = _lay_out(panels, title, panel_size)
+    titles = [title] if isinstance(title, str) else list(title)
+    sheet, corners = _lay_out(panels, titles, panel_size)
     for frame in chosen or range(max(len(stage) for stage in stages)):
         image = sheet.copy()
         for stage, corner in zip(stages, corners, strict=True):
@@ -116,42 +119,57 @@ def draw_frames(
 
 
 def _lay_out(
-    panels: list[list[Panel]], title: str, size: int
+    panels: list[list[Panel]], titles: list[str], size: int
 ) -> tuple["Image.Image", list[tuple[int, int]]]:
     """The still part of all frames (texts, rules) and the corner of every panel's view."""
     from PIL import Image, ImageDraw
 
     width = size * max(len(row) for row in panels)
-    heading = wrap(title, _font(24), width - 2 * MARGIN)
-    font = _font(max(16, size // 25))
+    large, font = _font(24), _font(max(16, size // 25))
+    headings = [wrap(title, large, width - 2 * MARGIN) for title in titles]
+    headings += [[]] * (len(panels) - len(titles))
     captions = [[wrap(p.caption, font, size - 2 * MARGIN) for p in row] for row in panels]
+    notes = [[wrap(p.note, font, size - 2 * MARGIN) for p in row] for row in panels]
+    tops = [_text_height(lines, large) for lines in headings]
     bands = [_text_height(max(row, key=len), font) for row in captions]
-    top = _text_height(heading, _font(24))
-    sheet = Image.new("RGB", (width, top + sum(bands) + size * len(panels)), BACKGROUND)
+    feet = [_text_height(max(row, key=len), font) for row in notes]
+    height = sum(tops) + sum(bands) + sum(feet) + size * len(panels)
+    sheet = Image.new("RGB", (width, height), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    _write_lines(draw, heading, _font(24), width / 2, MARGIN)
-    corners = []
-    for lines, band in zip(captions, bands, strict=True):
-        if top:
+    corners, top = [], 0
+    for row in range(len(panels)):
+        if row:
             draw.line((0, top, width, top), RULE)
-        for column, text in enumerate(lines):
+        _write_lines(draw, headings[row], large, width / 2, top + MARGIN)
+        top += tops[row]
+        view, bottom = top + bands[row], top + bands[row] + size + feet[row]
+        if tops[row]:
+            draw.line((0, top, width, top), RULE)
+        for column, (above, below) in enumerate(zip(captions[row], notes[row], strict=True)):
             if column:
-                draw.line((column * size, top, column * size, top + band + size), RULE)
-            _write_lines(draw, text, font, (column + 0.5) * size, top + MARGIN * 0.75)
-            corners.append((column * size, top + band))
-        top += band + size
+                draw.line((column * size, top, column * size, bottom), RULE)
+            center = (column + 0.5) * size
+            _write_lines(draw, above, font, center, top + MARGIN * 0.75)
+            _write_lines(draw, below, font, center, view + size + MARGIN * 0.25)
+            corners.append((column * size, view))
+        top = bottom
     return sheet, corners
 
 
 def wrap(text: str, font: "ImageFont.FreeTypeFont", width: float) -> list[str]:
-    """`text` in at most three lines that fit into `width` pixels; what is cut ends in ``...``."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width or not lines[-1]:
-            lines[-1] = longer
-        else:
-            lines.append(word)
+    """`text` in at most three lines that fit into `width` pixels; what is cut ends in ``...``.
+
+    Its own line breaks are kept.
+    """
+    lines: list[str] = []
+    for line in text.split("\n"):
+        lines.append("")
+        for word in line.split():
+            longer = f"{lines[-1]} {word}".strip()
+            if font.getlength(longer) <= width or not lines[-1]:
+                lines[-1] = longer
+            else:
+                lines.append(word)
     cut = len(lines) > MAX_LINES
     return [
         _shorten(line, font, width, cut and number == MAX_LINES - 1)

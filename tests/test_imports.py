@@ -32,7 +32,6 @@ EXCEPTIONS = {
     ("sample.compare", "sample.generate"),
     ("text_motion_sim", "prepare.synthetic"),
     ("train.inspection", "sample.generate"),
-    ("train.reproduce", "train.sweep"),
     ("train.toy_example", "train.train_sopo"),
 }
 

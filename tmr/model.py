@@ -2,7 +2,8 @@
 
 A run folder holds ``config.json`` and ``last_weights/{motion_encoder,text_encoder,
 motion_decoder}.pt`` as upstream writes them; ours also hold ``best_weights``
-(chosen on val) and ``stats``.
+(chosen on val) and ``stats``. One ``.safetensors`` file (model/single_file.py) with the config as
+its arguments is read wherever a run folder is.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,13 @@ from torch import Tensor, nn
 
 from data_loaders.normalizer import Statistics
 from model.distribution import Distribution
+from model.single_file import (
+    is_single_file,
+    read_single_args,
+    read_single_state,
+    read_single_stats,
+    write_single_file,
+)
 from model.text.encoders import CachedTextEncoder, Condition, TextEncoder, build_text_encoder
 from model.weights import load_strictly
 from tmr.encoders import ActorDecoder, ActorEncoder
@@ -101,6 +109,15 @@ class TMR(nn.Module):
             save_tensors(folder / weights / f"{part}.pt", state)
         return folder / weights
 
+    def save_single_file(self, path: Path, dtype: torch.dtype, training: dict[str, Any]) -> None:
+        """Write all of a run folder as one file; `training` (its ``args.json``) is kept in it."""
+        state = {
+            f"{part}.{key}": value.to(dtype)
+            for part in PARTS
+            for key, value in getattr(self, part).state_dict().items()
+        }
+        write_single_file(path, state, {**self._config_dict(), "training": training}, self.stats)
+
     def _config_dict(self) -> dict[str, Any]:
         """The layout that upstream's config.json has, so that one reader serves both."""
         c = self.config
@@ -130,18 +147,13 @@ class TMR(nn.Module):
     def load(
         folder: str | Path, device: torch.device | str = "cpu", text_encoder_path: str = ""
     ) -> "TMR":
-        """Load a run folder, frozen and in eval mode.
+        """Load a run folder or a single file, frozen and in eval mode.
 
-        Takes ``best_weights`` where they exist, else ``last_weights``, else the training
-        checkpoint. Raises UserError for whatever is missing or does not fit.
+        Of a folder it takes ``best_weights`` where they exist, else ``last_weights``, else the
+        training checkpoint. Raises UserError for whatever is missing or does not fit.
         """
         folder = find_run(folder)
-        if not (folder / "config.json").is_file():
-            raise UserError(
-                f"{folder} is not a TMR run folder (no config.json); train one with "
-                "python -m train.train_tmr, or fetch the published one"
-            )
-        config = read_json(folder / "config.json")
+        config = _load_config(folder)
         try:
             sizes = config["model"]["motion_encoder"]
             name = config["data"]["text_to_token_emb"]["modelname"]
@@ -154,7 +166,7 @@ class TMR(nn.Module):
                 dropout=sizes["dropout"],
             )
         except (KeyError, TypeError) as error:
-            raise UserError(f"{folder / 'config.json'} lacks the entry {error}") from None
+            raise UserError(f"the config of {folder} lacks the entry {error}") from None
         stats = _load_stats(folder, config)
         encoder = build_text_encoder(options.text_encoder_type, text_encoder_path or None, device)
         model = TMR(options, stats.to(device), CachedTextEncoder(encoder))
@@ -163,7 +175,20 @@ class TMR(nn.Module):
         return model.to(device).eval().requires_grad_(False)
 
 
+def _load_config(folder: Path) -> dict[str, Any]:
+    if is_single_file(folder):
+        return read_single_args(folder)
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"{folder} is not a TMR run folder (no config.json); train one with "
+            "python -m train.train_tmr, or fetch the published one"
+        )
+    return read_json(folder / "config.json")
+
+
 def _load_parts(folder: Path) -> dict[str, dict[str, Tensor]]:
+    if is_single_file(folder):
+        return _split_parts(read_single_state(folder))
     for weights in ("best_weights", "last_weights"):
         if (folder / weights).is_dir():
             return {part: load_tensors(folder / weights / f"{part}.pt") for part in PARTS}
@@ -174,6 +199,11 @@ def _load_parts(folder: Path) -> dict[str, dict[str, Tensor]]:
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict):
         raise UserError(f"{checkpoint} is no checkpoint of TMR: it has no state_dict")
+    return _split_parts(state)
+
+
+def _split_parts(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """``motion_encoder.KEY`` and so on -> KEY by part; other keys are left out."""
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
     for key, value in state.items():
         part, _, rest = key.partition(".")
@@ -183,7 +213,10 @@ def _load_parts(folder: Path) -> dict[str, dict[str, Tensor]]:
 
 
 def _load_stats(folder: Path, config: dict[str, Any]) -> Statistics:
-    """In the run folder (ours), or where upstream's config names them relative to a parent."""
+    """In the run folder or file (ours), or where upstream's config has them below a parent."""
+    if is_single_file(folder):
+        stats = read_single_stats(folder)
+        return Statistics("reward_stats", stats.mean, stats.std, STATS_EPS)
     normalizer = config["data"]["motion_loader"].get("normalizer", {})
     relative = normalizer.get("base_dir", "stats/humanml3d/guoh3dfeats")
     places = [folder / "stats", *(parent / relative for parent in folder.resolve().parents)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 import yaml
@@ -143,25 +143,33 @@ class Stage:
 
 @dataclass(frozen=True)
 class Running:
+    """output: the log of the stage, read up to what has been shown; None where nothing is."""
+
     stage: Stage
     slot: int
     process: subprocess.Popen[bytes]
     started: float
+    output: TextIO | None = None
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self.started
 
+    def show(self) -> None:
+        """Copy what the stage has written since the last call to the screen."""
+        if self.output is not None:
+            print(self.output.read(), end="", flush=True)
+
 
 class StageRunner:
     """Runs stages, `jobs` at a time (0 = one per GPU, or one on a CPU).
 
-    Their output goes to ``folder/logs/TITLE.log``, and the seconds that they took, over all their
-    starts, to ``folder/seconds.json``.
+    Their output goes to ``folder/logs/TITLE.log``, with `show` to the screen as well, and the
+    seconds that they took, over all their starts, to ``folder/seconds.json``.
     """
 
-    def __init__(self, folder: Path, jobs: int = 0) -> None:
-        self.folder, self.gpus = folder, visible_gpus()
+    def __init__(self, folder: Path, jobs: int = 0, show: bool = False) -> None:
+        self.folder, self.gpus, self.show = folder, visible_gpus(), show
         self.jobs = jobs or max(1, len(self.gpus))
         times = folder / "seconds.json"
         self.seconds: dict[str, float] = read_json(times) if times.is_file() else {}
@@ -188,7 +196,10 @@ class StageRunner:
                     print(f"    {waiting[0].command}", flush=True)
                     running.append(self._start(waiting.pop(0), free.pop(0)))
                 time.sleep(POLL_SECONDS)
-                for job in [job for job in running if job.process.poll() is not None]:
+                ended = [job for job in running if job.process.poll() is not None]
+                for job in running:
+                    job.show()
+                for job in ended:
                     running.remove(job)
                     self._record(job)
                     (failed if job.process.returncode else finished).append(job.stage)
@@ -237,25 +248,32 @@ class StageRunner:
         return mean(times) if times else None
 
     def _start(self, stage: Stage, slot: int) -> Running:
-        environment = dict(os.environ)
+        environment = dict(os.environ) | {"PYTHONUNBUFFERED": "1"}  # lines come when they are due
         if self.gpus and self.jobs > 1:  # a stage that runs alone may use all of them
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
         share_threads(environment, self.jobs)
         path = self.log_path(stage)
         path.parent.mkdir(parents=True, exist_ok=True)
+        output = None
         with open(path, "ab") as log:
             log.write(f"{stage.command}\n".encode())
             log.flush()
+            if self.show:
+                # newline="": a progress bar rewrites its line with a bare carriage return
+                output = open(path, encoding="utf-8", errors="replace", newline="")  # noqa: SIM115
+                output.seek(0, os.SEEK_END)
             process = subprocess.Popen(
                 [sys.executable, "-m", *stage.arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
             )
-        return Running(stage, slot, process, time.monotonic())
+        return Running(stage, slot, process, time.monotonic(), output)
 
     def _record(self, job: Running) -> None:
         """Add the time of this start to those of earlier ones."""
+        if job.output is not None:
+            job.output.close()
         title = job.stage.title
         self.seconds[title] = self.seconds.get(title, 0.0) + job.seconds
         write_json(self.folder / "seconds.json", self.seconds)

@@ -84,7 +84,7 @@ def test_tables_and_panels_hold_what_was_scored(place, tmp_path, monkeypatch) ->
     videos = {}
 
     def record(path, panels, skeleton, *, title, panel_size):
-        videos[path.name] = (panels[0], skeleton.fps, title)
+        videos[path.name] = (panels, skeleton.fps, title)
 
     monkeypatch.setattr(script, "write_video", record)
     page = run(options(place, "ac", tmp_path / "out"))
@@ -92,21 +92,47 @@ def test_tables_and_panels_hold_what_was_scored(place, tmp_path, monkeypatch) ->
     assert (tmp_path / "out" / "examples.md").read_text() == page
     assert report["captions"] == 6
     found = {example["file"]: example for example in report["examples"]}
-    assert list(found) == list(videos) == ["gain1.gif", "median1.gif", "loss1.gif"]
+    assert list(found) == ["gain1.gif", "median1.gif", "loss1.gif"]
+    assert list(videos) == [*found, "examples.gif"]
     assert found["gain1.gif"]["gain"] >= found["median1.gif"]["gain"]
     assert found["median1.gif"]["gain"] >= found["loss1.gif"]["gain"]
     for file, example in found.items():
         scores = example["scores"]
         assert example["gain"] == pytest.approx(scores["c"] - scores["a"], abs=1e-6)
         assert f"| {example['caption']} | {scores['real']:.3f} | {scores['a']:.3f} |" in page
-        panels, fps, title = videos[file]
-        assert title == example["caption"]
-        assert [p.caption for p in panels] == [f"{n} {scores[n]:.3f}" for n in ("real", "a", "c")]
+        (panels,), fps, title = videos[file]
+        assert title == [example["caption"]]
+        assert [p.caption for p in panels] == ["real", "a", "c"]
+        assert all(panel.note.startswith(f"judge {scores[panel.caption]:.3f}") for panel in panels)
         features = np.load(place / "data" / "new_joint_vecs" / f"{example['clip']}.npy")
         assert fps == 5, "every fourth frame"
         assert {len(panel.joints) for panel in panels} == {len(features) // 4}
         heights = features[: len(features) // 4 * 4 : 4, 3]
         np.testing.assert_allclose(panels[0].joints[:, 0, 1], heights, atol=1e-4)
+    rows, _, titles = videos["examples.gif"]
+    assert titles == [example["caption"] for example in found.values()]
+    assert [row[0].note for row in rows] == [videos[file][0][0][0].note for file in found]
+
+
+def test_rewards_and_facts_stand_below_the_panels(place, tmp_path, monkeypatch) -> None:
+    """The facts of a caption hold on its own clip; the last of three models is ranked."""
+    notes = {}
+
+    def record(path, panels, skeleton, *, title, panel_size):
+        notes[path.name] = {panel.caption: panel.note for panel in panels[0]}
+
+    monkeypatch.setattr(script, "write_video", record)
+    reward = str(place / "judge")
+    run(options(place, "abc", tmp_path / "out", reward_path=reward))
+    for example in read_json(tmp_path / "out" / "examples.json")["examples"]:
+        scores = example["scores"]
+        assert set(scores) == {"real", "a", "b", "c"}
+        assert example["gain"] == pytest.approx(scores["c"] - scores["a"], abs=1e-6)
+        assert example["rewards"] == pytest.approx(scores)
+        stated = example["stated"]
+        assert example["facts"]["real"] == stated > 0
+        shown = f"reward {scores['c']:.3f}\njudge {scores['c']:.3f}\n"
+        assert notes[example["file"]]["c"] == f"{shown}facts {example['facts']['c']} of {stated}"
 
 
 def test_equal_models_gain_nothing_because_the_noise_is_the_same(place, tmp_path) -> None:
@@ -136,8 +162,8 @@ def test_a_caption_with_a_broken_motion_is_left_out(place, tmp_path, monkeypatch
 
 
 def test_mistakes_are_named(place, tmp_path) -> None:
-    with pytest.raises(UserError, match="names 3 checkpoints; give two"):
-        options(place, "abc", tmp_path).validate()
+    with pytest.raises(UserError, match="names one checkpoint; give two or more"):
+        options(place, "a", tmp_path).validate()
     with pytest.raises(UserError, match="different --names"):
         options(place, "aa", tmp_path).validate()
     with pytest.raises(UserError, match="different --names"):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from rewards.co_embedding import CoEmbedder, EvaluatorFiles, Evaluators, EvaluatorSizes
 from rewards.word_vectors import CLASSES, Sentences
@@ -125,6 +126,20 @@ def test_other_networks_are_refused(tmp_path: Path, evaluators: Evaluators, dama
     save_tensors(tmp_path / "finest.tar", state)
     with pytest.raises(UserError, match=r"finest\.tar"):
         Evaluators.load(tmp_path / "finest.tar")
+
+
+def test_networks_in_a_file_without_code_are_found_and_read(tmp_path: Path) -> None:
+    folder, glove = write_evaluators(tmp_path / "t2m"), write_glove(tmp_path / "glove")
+    original = folder / "text_mot_match" / "model" / "finest.tar"
+    saved = Evaluators.load(original)
+    save_file(saved.state_dict(), original.with_suffix(".safetensors"))
+    original.unlink()
+    files = EvaluatorFiles.find("humanml", tmp_path, str(folder), str(glove))
+    loaded = Evaluators.load(files.checkpoint)
+    assert loaded.sizes == saved.sizes
+    assert torch.equal(
+        loaded.embed_motions(motions(), LENGTHS), saved.embed_motions(motions(), LENGTHS)
+    )
 
 
 def test_everything_missing_is_told_in_one_line(tmp_path: Path) -> None:

@@ -49,6 +49,21 @@ def test_grids_have_even_sizes_and_last_as_long_as_the_longest() -> None:
     assert frames[0].height > 160
 
 
+def test_titles_stand_above_their_rows_and_notes_below_their_panels() -> None:
+    def height(title, note: str) -> int:
+        noted = Panel(panel(3).joints, "short", note)
+        return next(draw_frames([[noted], [noted]], HUMANML, title=title, panel_size=80)).height
+
+    plain = height("", "")
+    assert height(["one", "two"], "") - plain == 2 * (height("one", "") - plain) > 0
+    assert height("", "below") > plain
+
+
+def test_line_breaks_of_a_note_are_kept() -> None:
+    font = video._font(16)
+    assert wrap("reward 0.91\njudge 0.88", font, 500) == ["reward 0.91", "judge 0.88"]
+
+
 def test_a_failed_video_leaves_nothing_behind(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"mp4 or \.gif"):
         write_video(tmp_path / "a.avi", [[panel(3)]], HUMANML)

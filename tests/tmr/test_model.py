@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from model.distribution import Distribution
+from model.single_file import read_single_args
 from model.text.encoders import BuiltinEncoder
 from tests.tmr.tiny import FEATURES, tiny_tmr
 from tmr.model import PARTS, TMR
@@ -85,6 +86,25 @@ def test_a_run_folder_reloads_to_the_same_numbers(folder: Path) -> None:
     assert loaded.stats.eps == tmr.stats.eps
     assert not loaded.training
     assert not any(p.requires_grad for p in loaded.parameters())
+
+
+@torch.no_grad()
+def test_a_single_file_serves_as_a_run_folder(folder: Path, tmp_path) -> None:
+    path = tmp_path / "tmr.safetensors"
+    TMR.load(folder).save_single_file(path, torch.float32, {"seed": 7})
+    tmr, loaded = tiny_tmr(), TMR.load(path)
+    assert torch.equal(
+        tmr.encode_motions(motions(), LENGTHS), loaded.encode_motions(motions(), LENGTHS)
+    )
+    assert torch.equal(tmr.encode_texts(CAPTIONS), loaded.encode_texts(CAPTIONS))
+    assert loaded.stats.eps == tmr.stats.eps
+    assert read_single_args(path)["training"] == {"seed": 7}
+    tmr.save_single_file(path, torch.float16, {})
+    rounded = TMR.load(path)
+    assert rounded.motion_encoder.tokens.dtype == torch.float32
+    near = rounded.encode_motions(motions(), LENGTHS)
+    torch.testing.assert_close(near, tmr.encode_motions(motions(), LENGTHS), rtol=0, atol=0.01)
+    assert not torch.equal(near, tmr.encode_motions(motions(), LENGTHS))
 
 
 def test_the_best_weights_are_taken_where_they_exist(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """A benchmark end to end on tiny networks, its plan, and the benchmarks of the project."""
 
+import os
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -7,11 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from eval import eval_tmr
 from tests.paths import ROOT
 from tests.train.scripts import LOOP, NETWORK, Workspace, contents, run_main, sweep_file
 from tmr.model import PARTS
-from train import reproduce
-from train.reproduce import BENCHMARKS, Entry, Options, make_stage, plan
+from train import plans, sweep_plan
+from train.plans import Entry, Places, make_stage, read_plan, read_plans
+from train.stages import Stage, command
 from train.train_mdm import DenoisingTask
 from utils.errors import UserError
 from utils.files import write_json
@@ -32,7 +35,7 @@ def write_benchmark(folder: Path, stages: list[dict]) -> None:
 @pytest.fixture
 def tiny(workspace: Workspace, tmp_path, monkeypatch) -> Path:
     """A folder for results, and a benchmark of a dataset, a base and a sweep of one run."""
-    monkeypatch.setattr(reproduce, "CONFIGS", tmp_path / "configs")
+    monkeypatch.setattr(plans, "CONFIGS", tmp_path / "configs")
     rows, judge = {"sft": {"method": "sft"}}, {"judge_path": str(workspace.reward)}
     evaluation = {"eval_tmr": judge | {"split": "train"}}
     base = tmp_path / "base"
@@ -126,7 +129,7 @@ def test_a_half_finished_sweep_counts_for_what_is_left_of_it(tiny: Path) -> None
     finished.parent.mkdir(parents=True)
     finished.touch()
     (tiny / "out" / "eval_tmr.md").touch()
-    stage = plan("synthetic", Options())[2]
+    stage = read_plan("synthetic", Places())[2]
     assert not stage.done, "its table is older than what it lacks"
     assert stage.minutes == pytest.approx(40 * 2 / 3)
 
@@ -135,11 +138,11 @@ def test_results_of_other_options_are_refused(tiny: Path) -> None:
     data = {"options": {"num_clips": 60, "seed": 11}}
     write_json(tiny / "data" / "dataset.json", data)
     with pytest.raises(UserError, match=r"data was made with other options \(--seed 11 -> 10\)"):
-        plan("synthetic", Options())
+        read_plan("synthetic", Places())
     (tiny / "data" / "dataset.json").unlink()
     write_json(tiny / "base" / "args.json", {"lr": 0.5})
     with pytest.raises(UserError, match=r"base was made with other options \(.*--lr 0.5 -> 0.001"):
-        plan("synthetic", Options())
+        read_plan("synthetic", Places())
 
 
 def entry(name: str, script: str, **content) -> Entry:
@@ -163,7 +166,7 @@ def archives(tmp_path, monkeypatch) -> Path:
         options={"bvh_dir": unpacked, "captions": "captions.csv", "out": out},
         product="dataset.json",
     )
-    monkeypatch.setattr(reproduce, "CONFIGS", tmp_path / "configs")
+    monkeypatch.setattr(plans, "CONFIGS", tmp_path / "configs")
     write_benchmark(tmp_path / "configs", [asdict(unpack), asdict(build)])
     return tmp_path
 
@@ -183,49 +186,110 @@ def test_missing_archives_are_told_in_one_line_before_anything_starts(
 
 
 def test_archives_are_not_needed_once_the_dataset_is_there(archives: Path) -> None:
-    options = Options(bvh_dir=str(archives / "nowhere"))
+    places = Places(bvh_dir=str(archives / "nowhere"))
     bvh = str(archives / "bvh")
     write_json(
         archives / "data" / "dataset.json",
         {"options": {"bvh_dir": bvh, "captions": "captions.csv"}},
     )
-    assert [stage.title for stage in plan("synthetic", options)] == ["synthetic_dataset"]
+    assert [stage.title for stage in read_plan("synthetic", places)] == ["synthetic_dataset"]
 
 
 def test_mistakes_in_a_benchmark_name_the_stage(tmp_path, monkeypatch) -> None:
     with pytest.raises(UserError, match="x: --num_clips 3 is too small"):
-        make_stage("x", entry("x", "synthetic", options={"num_clips": 3}), Options())
-    monkeypatch.setattr(reproduce, "CONFIGS", tmp_path)
+        make_stage("x", entry("x", "synthetic", options={"num_clips": 3}), Places())
+    monkeypatch.setattr(plans, "CONFIGS", tmp_path)
     write_benchmark(tmp_path, [{"name": "x"}])
     with pytest.raises(UserError, match=r"synthetic\.yaml is no list of stages \(.*script"):
-        plan("synthetic", Options())
+        read_plan("synthetic", Places())
 
 
-@pytest.mark.parametrize("benchmark", BENCHMARKS)
-def test_the_stages_of_the_project_read_what_earlier_ones_make(
-    benchmark: str, tmp_path, monkeypatch
-) -> None:
+@pytest.fixture
+def fresh(tmp_path, monkeypatch) -> None:
+    """A working folder with the configurations, without the results of this checkout."""
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    monkeypatch.chdir(tmp_path)  # without the results of this checkout
-    stages = plan(benchmark, Options(dry_run=True))
-    assert all(stage.minutes > 0 for stage in stages)
+    monkeypatch.chdir(tmp_path)
+
+
+def made_by(stages: list[Stage]) -> dict[Path, str]:
+    """Product -> script. Every stage reads only what stands in the project or was made before."""
     made: dict[Path, str] = {}
     for stage in stages:
         script, *arguments = stage.arguments
         options = parse_options(import_module(script).Options, arguments)
         if script == "train.sweep":
-            common, judges = options.common, options.evaluation
-            assert Path("dataset", common["dataset"], "dataset.json") in made
-            assert made[Path(common["model_path"])] == "train.train_mdm"
-            read = {common["reward_path"], *(own.get("judge_path") for own in judges.values())}
-            for folder in map(Path, read - {None}):
-                assert made[folder / "last_weights" / f"{PARTS[-1]}.pt"] == "train.train_tmr"
-            if "eval_humanml" in judges:
-                evaluators = Path(judges["eval_humanml"]["evaluator_dir"])
-                assert made[evaluators / "real_figures.json"] == "train.train_evaluators"
-        elif script.startswith("train."):
+            check_sweep(options, made)
+        elif script.startswith("train.train_"):
             assert Path("dataset", options.dataset, "dataset.json") in made
         if script == "train.train_mdm":
             assert stage.product.name == f"model{options.num_steps:09d}.pt"
         made[stage.product] = script
     assert len(made) == len(stages)
+    return made
+
+
+def check_sweep(options, made: dict[Path, str]) -> None:
+    common, judges = sweep_plan.Sweep(options).run_options[0], options.evaluation
+    assert Path("dataset", common.dataset, "dataset.json") in made
+    assert made[Path(common.model_path)] == "train.train_mdm"
+    read = {*common.reward_path, *(own.get("judge_path") for own in judges.values())}
+    for folder in map(Path, read - {None}):
+        assert made[folder / "last_weights" / f"{PARTS[-1]}.pt"] == "train.train_tmr"
+    if "eval_humanml" in judges:
+        evaluators = Path(judges["eval_humanml"]["evaluator_dir"])
+        assert made[evaluators / "real_figures.json"] == "train.train_evaluators"
+
+
+@pytest.mark.parametrize("name", ["synthetic", "mocap"])
+def test_the_stages_of_the_project_read_what_earlier_ones_make(name: str, fresh) -> None:
+    stages = read_plan(name, Places(), dry_run=True)
+    assert all(stage.minutes > 0 for stage in stages)
+    made_by(stages)
+
+
+def files_read(stage: Stage) -> set[Path]:
+    """The files and folders among the words of a command that it does not write."""
+    written = ("save_dir", "out", "output", "output_dir")
+    options = parse_options(import_module(stage.arguments[0]).Options, stage.arguments[1:])
+    values = {k: v for k, v in vars(options).items() if k not in written}
+    words = [w for v in values.values() for w in (v if isinstance(v, list) else [v])]
+    return {Path(w) for w in words if isinstance(w, str) and "/" in w}
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_the_demo_reads_shipped_models_or_those_it_trained(full: bool, fresh) -> None:
+    places = Places(weights="save/demo_full/embedded") if full else Places()
+    stages = read_plans(["demo_full", "demo"] if full else ["demo"], places)
+    made = made_by(stages)
+    there = {Path(places.weights), Path("dataset")}
+    for stage in stages:
+        for path in files_read(stage):
+            known = path in made or any(path in product.parents for product in made)
+            assert known or there & {path, *path.parents} or (ROOT / path).exists(), path
+    assert all(stage.minutes > 0 for stage in stages)
+    assert sum(stage.minutes for stage in read_plan("demo", places)) <= 6
+
+
+def test_sft_and_sopo_of_the_demo_differ_in_the_method_alone(fresh) -> None:
+    sft, sopo = (s.arguments for s in read_plan("demo", Places())[1:3])
+    assert [(a, b) for a, b in zip(sft, sopo, strict=True) if a != b] == [
+        ("sft", "sopo"),
+        ("save/demo/sft", "save/demo/sopo"),
+    ]
+
+
+def test_a_judgement_is_made_again_when_its_model_is(tmp_path, monkeypatch) -> None:
+    """Also where the model is missing: it will be there, and newer, when the stage starts."""
+    table, model = tmp_path / "table.json", tmp_path / "model.pt"
+    names = ("model_path", "reward_path", "judge_path")
+    options = dict.fromkeys(names, str(model)) | {"output": str(table)}
+    judged = Entry("table", "eval.eval_tmr", 1, options)
+    stored = parse_options(eval_tmr.Options, command("eval.eval_tmr", options, "x").arguments[1:])
+    write_json(table, {"options": asdict(stored)})
+    assert not make_stage("table", judged, Places()).done
+    model.touch()
+    os.utime(model, (1, 1))
+    assert make_stage("table", judged, Places()).done
+    os.utime(model)
+    os.utime(table, (1, 1))
+    assert not make_stage("table", judged, Places()).done

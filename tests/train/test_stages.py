@@ -204,3 +204,22 @@ def test_an_evaluation_is_stale_when_the_model_is_newer_or_its_options_differ(tm
     assert is_stale(product, Options(lr=0.25), [model])
     os.utime(product, (0, 0))
     assert is_stale(product, Options(lr=0.5), [model])
+
+
+def test_the_output_of_a_stage_is_shown_while_it_runs_if_asked_for(probe, tmp_path, capsys) -> None:
+    def printed() -> list[str]:
+        return capsys.readouterr().out.splitlines()
+
+    make_runner(tmp_path).run([probe("a")])
+    assert not any(line.startswith("None ") for line in printed()), "what the probe tells"
+    runner = StageRunner(tmp_path, 1, show=True)
+    runner.gpus = []
+    runner.run([probe("b"), probe("c", "fail")])
+    lines = printed()
+    first = {
+        word: next(i for i, x in enumerate(lines) if x.startswith(word))
+        for word in ("None ", "b: ")
+    }
+    assert first["None "] < first["b: "]
+    assert probe("b").command not in lines, "the log begins with it, the screen has it already"
+    assert "the reason" in lines

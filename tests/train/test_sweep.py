@@ -7,7 +7,7 @@ import pytest
 from tests.paths import ROOT
 from tests.train.scripts import Workspace, contents, run_main, same_weights, sweep_file
 from train.preference.methods import METHODS
-from train.sweep import Options, Sweep
+from train.sweep_plan import Options, Sweep
 from train.train_sopo import PreferenceTask
 from utils.errors import UserError
 from utils.files import read_json

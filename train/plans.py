@@ -1,0 +1,172 @@
+"""Plans: lists of stages in configs/reproduce/NAME.yaml, each of them an ordinary command.
+
+    - name: base
+      script: train.train_mdm               what follows python -m
+      options: {config: configs/mocap/mdm.yaml, save_dir: save/mc_base}
+      product: model000004000.pt            the last file that it writes, in its folder; not given
+                                            for a command whose --output is a file
+      minutes: 29                           on the machine of docs/results.md
+    - name: captions
+      ...
+      used_by: dataset                      not needed any more once that stage is finished
+
+In options, the fields of `Places` stand for what the caller says: {bvh_dir}, {weights} and so on.
+"""
+
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from model.shipped import SHIPPED
+from train import sweep_plan
+from train.stages import (
+    Stage,
+    StageRunner,
+    as_words,
+    command,
+    go_on,
+    is_stale,
+    refuse_changes,
+)
+from utils.errors import UserError
+from utils.places import PROJECT_ROOT
+
+CONFIGS = PROJECT_ROOT / "configs" / "reproduce"
+SWEEP = "train.sweep"
+
+
+@dataclass(frozen=True)
+class Places:
+    """shipped: the models of the project; weights: those that the demo starts from; results:
+    where it writes."""
+
+    bvh_dir: str = "MOCAP"
+    jobs: int = 4
+    shipped: str = field(default_factory=lambda: os.path.relpath(SHIPPED))
+    weights: str = field(default_factory=lambda: os.path.relpath(SHIPPED))
+    results: str = "save/demo"
+
+    def fill(self, value: Any) -> Any:
+        """`value` with the names in braces replaced."""
+        if isinstance(value, list):
+            return [self.fill(item) for item in value]
+        if not isinstance(value, str):
+            return value
+        for name, place in asdict(self).items():
+            value = value.replace(f"{{{name}}}", str(place))
+        return value
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A stage as the YAML file has it."""
+
+    name: str
+    script: str
+    minutes: float
+    options: dict[str, Any] = field(default_factory=dict)
+    product: str = ""
+    used_by: str = ""
+
+    @property
+    def needs_archives(self) -> bool:
+        return "{bvh_dir}" in str(self.options)
+
+
+def read_entries(path: Path) -> list[Entry]:
+    """Raises UserError when the file is no list of stages."""
+    try:
+        return [Entry(**entry) for entry in yaml.safe_load(path.read_text(encoding="utf-8"))]
+    except (OSError, TypeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} is no list of stages ({' '.join(str(error).split())})") from None
+
+
+def make_stage(title: str, entry: Entry, places: Places) -> Stage:
+    """Raises UserError for what its script would refuse, and for results of other options."""
+    values = {name: places.fill(value) for name, value in entry.options.items()}
+    wanted = command(entry.script, values, title)
+    own, minutes = wanted.options, entry.minutes
+    if entry.script == SWEEP:
+        return sweep_stage(title, entry, own, wanted.arguments)
+    product = product_of(own, entry)
+    if hasattr(own, "save_dir"):  # a training
+        folder = Path(own.save_dir)
+        refuse_changes(folder / "args.json", own)
+        return Stage(title, product, go_on(wanted, folder), title, minutes=minutes)
+    if hasattr(own, "model_path"):  # an evaluation
+        models = [Path(path) for path in as_words(own.model_path)]
+        stale = not all(path.is_file() for path in models) or is_stale(product, own, models)
+        return Stage(title, product, wanted.arguments, title, stale, minutes)
+    if product.suffix == ".md":  # a page about results, made in no time
+        return Stage(title, product, wanted.arguments, title, stale=True, minutes=minutes)
+    if product.name == "dataset.json":
+        refuse_changes(product, own)
+    return Stage(title, product, wanted.arguments, title, minutes=minutes)
+
+
+def product_of(options: Any, entry: Entry) -> Path:
+    """The file that tells that a command is complete."""
+    if hasattr(options, "output"):
+        return Path(options.output)
+    known = {field.name for field in fields(options)}
+    folder = next(name for name in ("save_dir", "out", "output_dir") if name in known)
+    return Path(getattr(options, folder)) / entry.product
+
+
+def sweep_stage(title: str, entry: Entry, own: sweep_plan.Options, arguments: list[str]) -> Stage:
+    """A sweep is finished when all of its commands are; its minutes are those of the others."""
+    commands = [s for s in sweep_plan.Sweep(own).stages() if s.title != "table"]
+    left = sum(not stage.done for stage in commands)
+    minutes = entry.minutes * (left or 1) / len(commands)
+    return Stage(title, Path(own.save_dir) / entry.product, arguments, title, left > 0, minutes)
+
+
+def read_plan(name: str, places: Places, dry_run: bool = False) -> list[Stage]:
+    """The stages of ``NAME.yaml``, without those whose product nothing needs any more.
+
+    Raises UserError when --bvh_dir is needed and is not there.
+    """
+    entries = read_entries(CONFIGS / f"{name}.yaml")
+    made = {e.name: make_stage(f"{name}_{e.name}", e, places) for e in entries}
+    needed = [e for e in entries if not (e.used_by and made[e.used_by].done)]
+    unpacks = any(e.needs_archives and not made[e.name].done for e in needed)
+    if unpacks and not dry_run and not Path(places.bvh_dir, "index.csv").is_file():
+        raise UserError(
+            f"--bvh_dir {places.bvh_dir} has no index.csv; name the folder of motion capture "
+            "that docs/mocap.md describes, or use --benchmark synthetic, which needs none"
+        )
+    return [made[e.name] for e in needed]
+
+
+def read_plans(names: Sequence[str], places: Places, dry_run: bool = False) -> list[Stage]:
+    """Several plans in a row; what two of them make is made once."""
+    stages = {s.product: s for name in names for s in read_plan(name, places, dry_run)}
+    return list(stages.values())
+
+
+def pages_of(stage: Stage) -> list[Path]:
+    """What a stage wrote to be read: the tables of a sweep, or its product in Markdown."""
+    if stage.arguments[0] == SWEEP:
+        return sorted(stage.product.parent.glob("eval_*.md"))
+    return [stage.product] if stage.product.suffix == ".md" else []
+
+
+def carry_out(stages: Sequence[Stage], folder: Path, dry_run: bool, show: bool = False) -> None:
+    """Say what will run and about how long that takes, run it, and print the pages at the end.
+
+    show: the output of the stages as well, while they run. Raises UserError where one fails.
+    """
+    runner = StageRunner(folder, jobs=1, show=show)
+    runner.show_plan(stages, dry_run, titles=True)
+    if dry_run:
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop the running stage as well
+    if failed := runner.run(stages, chained=True):
+        raise UserError(f"{failed[0].title} failed; the same command goes on from there")
+    for path in [path for stage in stages for path in pages_of(stage)]:
+        print(f"\n{path}\n\n{path.read_text(encoding='utf-8')}")

@@ -1,0 +1,211 @@
+"""The commands of a sweep: rows of options times seeds, their fixed pairs and their judgement.
+
+train/sweep.py says what the YAML file holds.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from data_loaders.humanml import resolve_dataset
+from eval.humanml_benchmark import log_path
+from eval.judging import Figures, format_table
+from model.mdm.checkpoints import read_model_args
+from train.preference.fixed_pairs import PairIndex, shard_path
+from train.preference.methods import METHODS, needs_fixed_pairs
+from train.stages import (
+    Command,
+    Stage,
+    as_words,
+    command,
+    go_on,
+    is_stale,
+    options_of,
+    refuse_changes,
+    section,
+)
+from utils.errors import UserError
+from utils.files import read_json, write_text
+from utils.options import option
+
+Values = dict[str, Any]
+
+# The commands that a sweep puts together
+TRAINING, PAIRS = "train.train_sopo", "prepare.preference_pairs"
+TMR, HUMANML, TABLES = "eval.eval_tmr", "eval.eval_humanml", "eval.tables"
+
+# What pairs and evaluations take from the common options of the runs.
+FILES = (
+    *("dataset", "data_dir", "text_encoder_path", "reward_text_encoder_path"),
+    *("reward_path", "evaluator_dir", "glove_dir", "device"),
+)
+CANDIDATES = (
+    *("model_path", "reward", "reward_weights", "num_candidates"),
+    *("candidate_sampler", "candidate_steps", "guidance_param"),
+)
+TMR_TABLE = re.compile(r"eval_tmr(_\w+)?")
+OWN = ("resume", "overwrite", "save_dir", "out", "output", "output_dir")  # the sweep sets them
+
+
+@dataclass
+class Options:
+    save_dir: str = option("", "folder of runs, logs and tables", required=True)
+    seeds: list[int] = option([1, 2, 3], "seeds of every row", minimum=0)
+    common: Values | None = option(None, "in the YAML file: options of every row", required=True)
+    rows: Values | None = option(None, "in the YAML file: options by row", required=True)
+    pairs: Values | None = option(None, "in the YAML file: options of the fixed pairs")
+    evaluation: Values | None = option(None, "in the YAML file: options by script")
+    jobs: int = option(0, "runs at a time; 0 = one per GPU, or one on a CPU", minimum=0)
+    dry_run: bool = option(False, "print the commands and how many remain")
+
+    def validate(self) -> None:
+        if not self.rows or not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise UserError("a sweep needs at least one row and one seed, and no seed twice")
+        for row in self.rows or {}:
+            if not re.fullmatch(r"\w[\w.-]*", str(row)) or row in ("base", "real"):
+                raise UserError(f"rows: {row!r} names a folder; use letters and digits, not base")
+        judges = {name for name in self.evaluation or {} if not TMR_TABLE.fullmatch(str(name))}
+        if judges not in (set(), {"eval_humanml"}, {"eval_humanml", "tables"}):
+            raise UserError(
+                "evaluation: use eval_tmr, eval_tmr_NAME, eval_humanml (which tables needs) or both"
+            )
+
+
+class Sweep:
+    """All its commands. Raises UserError for options that a script or a result refuses."""
+
+    def __init__(self, options: Options) -> None:
+        self.folder, self.pair_options = Path(options.save_dir), options.pairs
+        self.common = section(TRAINING, options.common, "common", *OWN, "seed")
+        self.rows = {
+            row: section(TRAINING, content, f"rows: {row}", *OWN, "seed", "model_path")
+            for row, content in (options.rows or {}).items()
+        }
+        self.evaluation = options.evaluation or {}
+        self.run_options: list[Any] = []
+        self.pairs: dict[Path, Stage] = {}
+        # Seed by seed, so that the first complete table comes early
+        self.runs = [self._run(row, seed) for seed in options.seeds for row in self.rows]
+        self.base = Path(self.run_options[0].model_path)
+
+    def stages(self) -> list[Stage]:
+        """All of them, as if every run were finished."""
+        return [*self.pairs.values(), *self.runs, *self.tmr(self.runs), *self.humanml(self.runs)]
+
+    def _run(self, row: str, seed: int) -> Stage:
+        folder = self.folder / f"{row}_seed{seed}"
+        values = {**self.common, **self.rows[row], "seed": seed, "save_dir": folder}
+        method = values.get("method", options_of(TRAINING).method)
+        if method in METHODS and needs_fixed_pairs(method) and not values.get("pairs_path"):
+            values["pairs_path"] = self._pairs(method)
+        wanted = command(TRAINING, values, f"rows: {row}")
+        self.run_options.append(wanted.options)
+        refuse_changes(folder / "args.json", wanted.options)
+        product = folder / f"model{wanted.options.num_steps:09d}.pt"
+        return Stage(folder.name, product, go_on(wanted, folder), kind=row)
+
+    def _pairs(self, method: str) -> Path:
+        """The folder of fixed pairs that a method reads; one per reward that ranks them."""
+        values = {"reward": "tmr"} | self._inherit(PAIRS, (*FILES, *CANDIDATES))
+        values |= section(PAIRS, self.pair_options, "pairs", *OWN)
+        if ranked_by := {pairing.ranked_by for pairing in METHODS[method]} - {""}:
+            values |= {"reward": sorted(ranked_by), "reward_weights": None}
+        folder = self.folder / "_".join(["pairs", *as_words(values["reward"])])
+        if folder in self.pairs:
+            return folder
+        wanted = command(PAIRS, values | {"out": folder}, "pairs")
+        product = folder / "index.json"
+        if product.is_file():
+            files = [shard_path(folder, n) for n in range(len(PairIndex.read(folder).shards))]
+            refuse_changes(product, wanted.options)
+            product = next((path for path in files if not path.is_file()), files[-1])
+        self.pairs[folder] = Stage(folder.name, product, [*wanted.arguments, "--resume"])
+        return folder
+
+    def _inherit(self, script: str, names: Sequence[str]) -> Values:
+        known = {field.name for field in fields(options_of(script))}
+        return {name: self.common[name] for name in names if name in self.common and name in known}
+
+    @property
+    def tmr_tables(self) -> list[str]:
+        return [name for name in self.evaluation if TMR_TABLE.fullmatch(name)]
+
+    def _evaluation(self, script: str, own: Values, name: str = "") -> Command:
+        """A command of `script` with the options that `evaluation` has under this name."""
+        name = name or script.split(".")[-1]
+        where = f"evaluation: {name}"
+        given = section(script, self.evaluation.get(name), where, *OWN, *own)
+        return command(script, self._inherit(script, FILES) | given | own, where)
+
+    def tmr(self, runs: Sequence[Stage]) -> list[Stage]:
+        """One command per table and model, where the sweep asks for it."""
+        if not runs:
+            return []
+        stages = []
+        for title in self.tmr_tables:
+            for name, model in self.models(runs).items():
+                output = self.folder / name / f"{title}.json"
+                own = {"model_path": [model], "names": [name], "output": output}
+                wanted = self._evaluation(TMR, own, title)
+                stale = is_stale(output, wanted.options, [model])
+                stages.append(Stage(f"{title}_{name}", output, wanted.arguments, title, stale))
+        return stages
+
+    def models(self, runs: Sequence[Stage]) -> dict[str, Path]:
+        """The checkpoints of the base and of these runs, by the names of their folders."""
+        return {"base": self.base} | {run.title: run.product for run in runs}
+
+    def humanml(self, runs: Sequence[Stage]) -> list[Stage]:
+        """One command per model, where the sweep asks for it, and last that of their table."""
+        if not runs or "eval_humanml" not in self.evaluation:
+            return []
+        stages = []
+        models = self.models(runs)
+        for name, model in models.items():
+            own = {"model_path": model, "output_dir": self.folder / name}
+            wanted = self._evaluation(HUMANML, own)
+            log = log_path(wanted.options)
+            arguments = wanted.arguments
+            if log.with_suffix(".progress.json").is_file():
+                arguments = [*arguments, "--resume"]
+            elif log.is_file():
+                arguments = [*arguments, "--overwrite"]
+            stale = is_stale(results := log.with_suffix(".json"), wanted.options, [model])
+            stages.append(Stage(f"eval_{name}", results, arguments, "eval_humanml", stale))
+        output = self.folder / "eval_humanml.md"
+        names = ["base", *(run.kind for run in runs)]
+        own = {"compare": [s.product for s in stages], "names": names, "output": output}
+        table = self._evaluation(TABLES, own).arguments
+        return [*stages, Stage("table", output, table, stale=True)]
+
+    def check_inputs(self) -> None:
+        """Raises UserError when the base, a dataset, a reward or a judge is missing."""
+        read_model_args(self.base)
+        folders = [own.get("judge_path") for own in self.evaluation.values() if own]
+        for options in self.run_options:
+            resolve_dataset(options.dataset, options.data_dir)
+            folders += options.reward_path if "tmr" in options.reward else []
+        for folder in filter(None, folders):
+            if not Path(folder).is_dir():
+                raise UserError(f"{folder} does not exist; name the run folder of a TMR model")
+
+    def write_tmr_table(self, title: str) -> str:
+        """The figures of all runs in Markdown; dashes in rows of which nothing is finished."""
+        report = read_json(self.folder / "base" / f"{title}.json")
+        found = {name: report["rows"][name] for name in ("real", "base")}
+        for run in self.runs:
+            path = self.folder / run.title / f"{title}.json"
+            found.setdefault(run.kind, [])
+            if run.done and path.is_file():
+                found[run.kind] += read_json(path)["rows"][run.title]
+        rows = {name: [Figures(**seed) for seed in row] for name, row in found.items()}
+        heading = "{dataset}, {split} split, {sampler}".format(**report["options"])
+        heading += f" with {report['options']['sample_steps'] or 'all'} steps, "
+        heading += f"{report['captions']} captions; mean ± 95 % interval over the seeds."
+        missing = [run.title for run in self.runs if not run.done]
+        note = f"\nNot finished: {', '.join(missing)}.\n" if missing else ""
+        table = f"{heading}\n\n{format_table(rows)}\n{note}"
+        write_text(self.folder / f"{title}.md", table)
+        return table
