@@ -9,10 +9,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from model.batching import balanced_groups
 from model.distribution import Distribution
 from model.latent.vae import MotionVAE
-from model.mdm.batching import balanced_groups
-from model.mdm.worker_threads import run_side_by_side
+from model.worker_threads import run_side_by_side
 from utils.masks import length_mask
 
 # The most frames of one call, for a CPU's caches and a GPU's memory.

@@ -21,6 +21,7 @@ from diffusion.schedule import (
     select_consistency_steps,
     select_offset_stride,
 )
+from model.checkpoint_files import load_stats, read_model_args
 from model.compiled import CompiledNetwork
 from model.latent import by_length
 from model.latent.checkpoints import (
@@ -33,7 +34,6 @@ from model.latent.checkpoints import (
 )
 from model.latent.denoiser import LatentDenoiser
 from model.latent.vae import MotionVAE
-from model.mdm.checkpoints import load_stats, read_model_args
 from model.seam import Samples
 from model.text.condition import Condition, TextEncoder
 from model.text.encoders import CachedTextEncoder, PooledEncoder, build_text_encoder

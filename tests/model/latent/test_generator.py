@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from data_loaders.normalizer import Statistics
 from data_loaders.skeleton import HUMANML, KIT
 from diffusion.sampling import SamplerOptions
+from model.families import load_generator
 from model.latent.checkpoints import LatentSettings
 from model.latent.generator import MLDGenerator, assemble, load_mld
 from model.seam import Samples
@@ -219,7 +220,8 @@ def test_mistakes_are_told_before_sampling() -> None:
 def test_checkpoints_come_back(tmp_path) -> None:
     generator = replace(tiny_mld(), sampler=SamplerOptions("ddim", 5))
     path = generator.save(tmp_path / "run", 7, None, {"dataset": "kit"})
-    found = load_mld(path, "cpu")
+    found = load_generator(path)
+    assert isinstance(found, MLDGenerator)
     assert (found.settings, found.skeleton) == (generator.settings, KIT)
     assert found.sampler == SamplerOptions("ddim", 50)
     found = replace(found, sampler=generator.sampler)
@@ -243,3 +245,12 @@ def test_a_published_file_takes_the_statistics_of_its_dataset(tmp_path, monkeypa
     tiny_stats(HUMANML).save(tmp_path / "data")
     with pytest.raises(UserError, match=r"takes 251 features \(kit\), the statistics have 263"):
         load_mld(path, "cpu", str(tmp_path / "data"))
+
+
+def test_the_families_loader_keeps_what_a_family_does_unless_told(tmp_path) -> None:
+    path = tiny_mld().save(tmp_path / "run", 7, None, {})
+    chosen = SamplerOptions("dpm", 8)
+    found = load_generator(path.parent, sampler=chosen, guidance=2.0, skeleton=KIT)
+    assert (found.sampler, found.scale) == (chosen, 2.0)
+    with pytest.raises(UserError, match="makes kit motions of 251 features"):
+        load_generator(path, skeleton=HUMANML)

@@ -16,10 +16,11 @@ from diffusion.gaussian import GaussianDiffusion
 from diffusion.samplers import noise_from
 from diffusion.sampling import SAMPLERS, SamplerOptions
 from diffusion.schedule import make_schedule
+from model.batching import balanced_groups, split_by_length
 from model.layers import _two_products, attention_bias, decoder_layer, encoder_layer
 from model.mdm import batching
 from model.mdm import generator as generators
-from model.mdm.batching import balanced_groups, grouped_denoiser, guided_denoiser, split_by_length
+from model.mdm.batching import grouped_denoiser, guided_denoiser
 from model.mdm.generator import MDMGenerator
 from model.seam import Samples
 from model.text.encoders import Condition
