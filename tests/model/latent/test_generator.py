@@ -15,6 +15,11 @@ from model.latent.generator import MLDGenerator, assemble, load_mld
 from model.seam import Samples
 from tests.model.latent.tiny import draw, tiny_denoiser, tiny_vae, write_upstream
 from tests.model.tiny import tiny_stats
+from tests.train.fakes import FirstFeature
+from train.preference.algorithm import PreferenceAlgorithm
+from train.preference.methods import METHODS
+from train.preference.options import PreferenceOptions
+from train.preference.pairs import Key
 from utils.errors import UserError
 
 CAPTIONS = ["a person walks", "a man waves his left hand", "someone kicks"]
@@ -254,3 +259,26 @@ def test_the_families_loader_keeps_what_a_family_does_unless_told(tmp_path) -> N
     assert (found.sampler, found.scale) == (chosen, 2.0)
     with pytest.raises(UserError, match="makes kit motions of 251 features"):
         load_generator(path, skeleton=HUMANML)
+
+
+@pytest.mark.parametrize("method", [m for m, ps in METHODS.items() if all(p.online for p in ps)])
+def test_every_online_method_tunes_the_denoiser_alone(method: str) -> None:
+    policy = replace(tiny_mld(), sampler=SamplerOptions("ddim", 4))
+    options = PreferenceOptions(method=method, num_candidates=2, tau=1.0)
+    algorithm = PreferenceAlgorithm(options, policy, FirstFeature())
+    keys = [Key(str(row), caption) for row, caption in enumerate(CAPTIONS)]
+    outcome = algorithm.step(raw_motions(), keys, seeded())
+    outcome.loss.mean().backward()
+    assert outcome.loss.isfinite().all()
+    gradients = [p.grad for p in policy.model.parameters()]
+    assert all(g is not None and g.isfinite().all() for g in gradients)
+    assert any(g.any() for g in gradients)
+    frozen = [*policy.vae.parameters(), *algorithm.reference.model.parameters()]
+    assert all(p.grad is None for p in frozen)
+
+
+def test_the_signal_is_that_of_the_schedule() -> None:
+    generator = tiny_mld()
+    signal = generator.signal(torch.arange(generator.levels))
+    expected = generator.diffusion.schedule.alphas_cumprod.float()
+    torch.testing.assert_close(signal, expected)
