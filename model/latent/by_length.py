@@ -48,8 +48,9 @@ def distribution(vae: MotionVAE, motion: Tensor, lengths: Tensor) -> Distributio
 
 def _run(fill: Callable[[Tensor, int], None], lengths: Tensor, frames: int) -> None:
     """``fill(rows, frames)`` for all groups of rows."""
-    kind = lengths.device.type
-    threads = torch.get_num_threads() if kind == "cpu" else 1
-    groups = balanced_groups(lengths.tolist(), frames, True, FRAMES_PER_CALL[kind], threads)
+    on_cpu = lengths.device.type == "cpu"
+    threads = torch.get_num_threads() if on_cpu else 1
+    budget = FRAMES_PER_CALL["cpu" if on_cpu else "cuda"]
+    groups = balanced_groups(lengths.tolist(), frames, True, budget, threads)
     calls = [partial(fill, torch.tensor(rows, device=lengths.device), n) for rows, n in groups]
     run_side_by_side(calls, threads if len(calls) > 1 else 1)
