@@ -6,11 +6,18 @@ import torch
 from torch import Tensor
 
 from diffusion.gaussian import GaussianDiffusion
-from diffusion.samplers import Denoiser, NoiseSource, sample_ancestral, sample_ddim, sample_dpm
+from diffusion.samplers import (
+    Denoiser,
+    NoiseSource,
+    sample_ancestral,
+    sample_ddim,
+    sample_dpm,
+    sample_lcm,
+)
 from diffusion.schedule import NoiseSchedule, select_by_snr, select_timesteps
 from utils.errors import UserError
 
-SAMPLERS = ("ancestral", "ddim", "dpm", "dpm_sde")
+SAMPLERS = ("ancestral", "ddim", "dpm", "dpm_sde", "lcm")
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class SamplerOptions:
         start: int | None = None,
     ) -> Tensor:
         """x0 from x_T, or from x at step `start`; ``dpm`` is the deterministic form of the solver,
-        ``dpm_sde`` the other."""
+        ``dpm_sde`` the other; ``lcm`` is for consistency students alone."""
         if self.name == "ancestral":
             return sample_ancestral(denoise, diffusion, x, noise, start=start)
         if self.name == "ddim":
@@ -39,6 +46,8 @@ class SamplerOptions:
             return sample_dpm(
                 denoise, diffusion, x, noise, start=start, eta=float(self.name == "dpm_sde")
             )
+        if self.name == "lcm":
+            return sample_lcm(denoise, diffusion, x, noise, start=start)
         raise UserError(f"sampler {self.name} is unknown; use one of {', '.join(SAMPLERS)}")
 
     def kept_steps(self, schedule: NoiseSchedule) -> list[int]:

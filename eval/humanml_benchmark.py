@@ -29,9 +29,9 @@ from eval.protocol import (
 )
 from eval.results_table import STYLES, Setting, format_table, rows_of
 from eval.split_embeddings import SplitEmbeddings
+from model.checkpoint_files import label_of, read_model_args
 from model.compiled import COMPILE_HELP
 from model.families import load_generator
-from model.mdm.checkpoints import read_model_args, step_of
 from model.seam import MotionGenerator, Samples
 from rewards.co_embedding import READ_BEYOND, CoEmbedder, EvaluatorFiles
 from rewards.seam import check_width
@@ -217,7 +217,7 @@ def _broken(embedded: Tensor, prompts: Prompts) -> list[str]:
 def log_path(options: Options) -> Path:
     """Upstream's name; a sampler or split that upstream does not have is appended."""
     model_path = Path(options.model_path).resolve()
-    name = f"eval_humanml_{model_path.parent.name}_{step_of(model_path):09d}"
+    name = f"eval_humanml_{model_path.parent.name}_{label_of(model_path)}"
     if options.guidance_param != 1:
         name += f"_gscale{options.guidance_param}"
     name += f"_{options.eval_mode}"

@@ -11,9 +11,9 @@ from tqdm import tqdm
 from data_loaders.humanml import MotionDataset, make_loader, open_dataset
 from data_loaders.skeleton import Skeleton
 from diffusion.sampling import SAMPLERS, SamplerOptions
+from model.checkpoint_files import read_model_args
 from model.compiled import COMPILE_HELP
 from model.families import load_generator
-from model.mdm.checkpoints import read_model_args
 from model.mdm.generator import MDMGenerator
 from model.seam import MotionGenerator, Samples
 from utils.devices import DeviceOptions, pick_device

@@ -21,7 +21,7 @@ import torch
 
 from data_loaders.humanml import FOLDERS, open_dataset, resolve_dataset
 from data_loaders.skeleton import SKELETONS
-from model.mdm.checkpoints import load_stats, read_model_args
+from model.checkpoint_files import load_stats, read_model_args
 from model.mdm.network import MDMConfig
 from model.text.encoders import build_text_encoder
 from rewards.co_embedding import CoEmbedder, EvaluatorFiles

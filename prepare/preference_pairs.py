@@ -20,9 +20,9 @@ import torch
 from tqdm import tqdm
 
 from data_loaders.humanml import Draw, Entry, MotionDataset, collate, open_dataset, unit_length
+from model.checkpoint_files import read_model_args
 from model.compiled import COMPILE_HELP
 from model.families import load_generator
-from model.mdm.checkpoints import read_model_args
 from model.seam import Samples
 from rewards.load import RewardOptions, load_reward
 from train.preference.fixed_pairs import PairIndex, PairKey, PairStore, shard_path, write_shard

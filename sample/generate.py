@@ -28,9 +28,9 @@ from data_loaders.humanml import open_dataset
 from data_loaders.skeleton import HUMANML, SKELETONS, Skeleton
 from diffusion.samplers import Denoiser
 from diffusion.sampling import SAMPLERS, SamplerOptions
+from model.checkpoint_files import label_of, read_model_args
 from model.compiled import COMPILE_HELP
 from model.families import load_generator
-from model.mdm.checkpoints import read_model_args, step_of
 from model.mdm.generator import MDMGenerator
 from model.shipped import MODEL_FILE, SHIPPED
 from sample.results import Results, save_results
@@ -144,7 +144,7 @@ def default_output_dir(options: Options) -> Path:
     What the project's own model makes goes to ``save`` in the working folder.
     """
     model_path = Path(options.model_path).resolve()
-    name = f"samples_{model_path.parent.name}_{step_of(model_path):09d}_seed{options.seed}"
+    name = f"samples_{model_path.parent.name}_{label_of(model_path)}_seed{options.seed}"
     if options.text_prompt is not None:
         name += f"_{safe_name(options.text_prompt)}"
     elif options.input_text is not None:

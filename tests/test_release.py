@@ -10,7 +10,8 @@ import torch
 
 import text_motion_sim
 from data_loaders.skeleton import HUMANML
-from model.mdm.checkpoints import read_model_args, save_checkpoint
+from model.checkpoint_files import read_model_args
+from model.mdm.checkpoints import save_checkpoint
 from prepare import check
 from rewards.co_embedding import EvaluatorSizes
 from sample.generate import read_prompts

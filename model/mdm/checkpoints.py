@@ -6,7 +6,6 @@ Ours hold in addition ``stats.npz`` (the generator's mean and std), so that samp
 dataset, and a ``provenance`` entry in ``args.json``.
 """
 
-import re
 import warnings
 from collections import OrderedDict
 from dataclasses import fields
@@ -15,81 +14,19 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from data_loaders.humanml import resolve_dataset
 from data_loaders.normalizer import Statistics
 from model.mdm.network import MDM, MDMConfig
 from model.single_file import (
     is_single_file,
-    read_single_args,
     read_single_state,
-    read_single_stats,
 )
 from model.weights import key_problems
 from utils.errors import UserError
-from utils.files import load_tensors, read_json, save_tensors, write_json
+from utils.files import load_tensors, save_tensors, write_json
 from utils.provenance import provenance
 
 # Buffers that every checkpoint carries and that are recomputed, as their length may differ.
 POSITION_TABLES = ("sequence_pos_encoder.pe", "embed_timestep.sequence_pos_encoder.pe")
-
-
-CHECKPOINT_NAME = r"model(\d+)\.(pt|safetensors)"
-
-
-def step_of(model_path: Path) -> int:
-    """The number in ``modelNNNNNNNNN.pt`` or of its export; raises UserError for another name."""
-    match = re.fullmatch(CHECKPOINT_NAME, model_path.name)
-    if match is None:
-        raise UserError(f"{model_path}: expected a name like model000475000.pt")
-    return int(match.group(1))
-
-
-def find_checkpoint(model_path: str | Path) -> Path:
-    """A checkpoint file; of a run's folder the best by ``best.json``, else the newest.
-
-    Raises UserError when there is none.
-    """
-    path = Path(model_path)
-    if path.is_dir():
-        return _checkpoint_in(path)
-    if not path.is_file():
-        raise UserError(
-            f"--model_path {path} does not exist; python -m prepare.check tells what brings "
-            "the published ones"
-        )
-    return path
-
-
-def _checkpoint_in(folder: Path) -> Path:
-    best = folder / "best.json"
-    if best.is_file():
-        stated = read_json(best)
-        name = Path(str(stated.get("path", "") if isinstance(stated, dict) else "")).name
-        if name and (folder / name).is_file():
-            return folder / name
-    found = sorted(p for p in folder.iterdir() if re.fullmatch(CHECKPOINT_NAME, p.name))
-    if not found:
-        raise UserError(
-            f"--model_path {folder} holds no checkpoint (model000475000.pt or the like)"
-        )
-    return max(found, key=step_of)
-
-
-def read_model_args(model_path: str | Path) -> dict[str, Any]:
-    """``args.json`` beside a checkpoint. Raises UserError when the checkpoint or it is missing."""
-    model_path = find_checkpoint(model_path)
-    path = model_path.parent / "args.json"
-    if is_single_file(model_path):
-        args = read_single_args(model_path)
-    elif path.is_file():
-        args = read_json(path)
-    else:
-        raise UserError(f"{path} does not exist; a checkpoint needs the args.json of its training")
-    if not isinstance(args, dict):
-        raise UserError(f"{path} must hold a dictionary of arguments")
-    if args.get("cond_mode") == "no_cond":  # the name that the oldest files use
-        args["unconstrained"] = True
-    return args
 
 
 def config_from_args(args: dict[str, Any]) -> MDMConfig:
@@ -165,17 +102,3 @@ def load_weights(model: nn.Module, model_path: str | Path, use_ema: bool = True)
             f"({found})"
         )
     model.load_state_dict(given, strict=False)
-
-
-def load_stats(model_path: Path, args: dict[str, Any], data_dir: str = "") -> Statistics:
-    """The generator's statistics: of the checkpoint, else of the dataset that `args` names.
-
-    Raises UserError when they are missing or damaged.
-    """
-    if is_single_file(model_path):
-        return read_single_stats(model_path)
-    path = model_path.parent / "stats.npz"
-    if not path.is_file():
-        dataset = resolve_dataset(str(args.get("dataset", "humanml")), data_dir)
-        return Statistics.load(dataset.path / "Mean.npy", dataset.path / "Std.npy", "dataset_stats")
-    return Statistics.load_together(path, "dataset_stats")

@@ -16,15 +16,10 @@ from diffusion.gaussian import GaussianDiffusion, masked_mse
 from diffusion.samplers import Denoiser, NoiseSource, noise_from
 from diffusion.sampling import SamplerOptions, StartPoint
 from diffusion.schedule import make_schedule, respace
+from model.checkpoint_files import load_stats, read_model_args
 from model.compiled import CompiledNetwork
 from model.mdm.batching import grouped_denoiser
-from model.mdm.checkpoints import (
-    config_from_args,
-    load_stats,
-    load_weights,
-    read_model_args,
-    save_checkpoint,
-)
+from model.mdm.checkpoints import config_from_args, load_weights, save_checkpoint
 from model.mdm.network import MDM, MDMConfig
 from model.seam import Samples
 from model.text.encoders import (

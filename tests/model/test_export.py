@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 
 from data_loaders.skeleton import KIT
 from model import single_file
+from model.checkpoint_files import read_model_args, step_of
 from model.export import Options, export
 from model.families import load_generator
-from model.mdm.checkpoints import read_model_args, read_weights, step_of
+from model.mdm.checkpoints import read_weights
 from tests.model.tiny import tiny_generator
 from utils.errors import UserError
 from utils.files import read_json, write_json

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from data_loaders.normalizer import Statistics
 from data_loaders.skeleton import HUMANML, KIT
+from model.seam import Samples
 from model.text.encoders import BUILTIN_WIDTH, BuiltinEncoder
 from rewards.realign import (
     RealignModel,
@@ -67,17 +68,17 @@ def test_equals_a_computation_by_hand(motions) -> None:
         words = BuiltinEncoder().encode([caption])
         text = model.network.text_distribution(words.tokens, words.mask).mean
         expected.append((F.cosine_similarity(text, latent) + 1) / 2)
-    found = RealignReward(model).score(motions, LENGTHS, CAPTIONS)
+    found = RealignReward(model).score(Samples(motions, LENGTHS), CAPTIONS)
     torch.testing.assert_close(found, torch.cat(expected), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("filler", [0.0, 100.0, float("nan")])
 def test_ignores_padding(motions, filler: float) -> None:
     reward = RealignReward(tiny_model())
-    expected = reward.score(motions, LENGTHS, CAPTIONS)
+    expected = reward.score(Samples(motions, LENGTHS), CAPTIONS)
     padded = F.pad(motions, (0, 0, 0, 5))
     padded[torch.arange(14) >= LENGTHS[:, None]] = filler
-    found = reward.score(padded, LENGTHS, CAPTIONS)
+    found = reward.score(Samples(padded, LENGTHS), CAPTIONS)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -118,11 +119,11 @@ def test_reads_the_mode_from_the_name(name: str, mode: str) -> None:
 def test_gives_back_what_was_written(file: Path, motions) -> None:
     reward = RealignReward.load(file, tiny_stats(KIT))
     assert reward.model.mode.name == "M1T0"
-    expected = RealignReward(tiny_model()).score(motions, LENGTHS, CAPTIONS)
-    assert torch.equal(reward.score(motions, LENGTHS, CAPTIONS), expected)
+    expected = RealignReward(tiny_model()).score(Samples(motions, LENGTHS), CAPTIONS)
+    assert torch.equal(reward.score(Samples(motions, LENGTHS), CAPTIONS), expected)
     assert not any(p.requires_grad for p in reward.model.parameters())
     other = RealignReward.load(file, tiny_stats(KIT), mode="M0T0")
-    assert not torch.equal(other.score(motions, LENGTHS, CAPTIONS), expected)
+    assert not torch.equal(other.score(Samples(motions, LENGTHS), CAPTIONS), expected)
 
 
 def edit_file(path: Path, change) -> None:
@@ -171,7 +172,7 @@ def test_refuses_motions_of_another_width(file: Path) -> None:
     with pytest.raises(UserError, match="takes motions of 251 features, the dataset's have 263"):
         RealignReward.load(file, tiny_stats(HUMANML))
     with pytest.raises(UserError, match="takes 251 features, humanml motions have 263"):
-        RealignReward.load(file, tiny_stats(KIT)).check_skeleton(HUMANML)
+        RealignReward.load(file, tiny_stats(KIT)).check(HUMANML)
 
 
 def test_refuses_a_name_without_mode(file: Path) -> None:
@@ -203,7 +204,7 @@ def test_names_a_missing_t5_folder(file: Path, tmp_path: Path) -> None:
 def test_refuses_more_frames_than_positions() -> None:
     reward = RealignReward(tiny_model())
     with pytest.raises(UserError, match=r"39 frames or words is too long .* 40 positions"):
-        reward.embed_motions(random_motion(1, 39, KIT.feature_dim), torch.tensor([39]))
+        reward.embed(Samples(random_motion(1, 39, KIT.feature_dim), torch.tensor([39])))
 
 
 def marked_latents(good: str, monkeypatch) -> None:
@@ -265,6 +266,7 @@ def test_statistics_are_the_datasets_own(file: Path, motions) -> None:
     stats = tiny_stats(KIT)
     other = Statistics(stats.name, stats.mean + 1, stats.std)
     first, second = (
-        RealignReward.load(file, s).score(motions, LENGTHS, CAPTIONS) for s in (stats, other)
+        RealignReward.load(file, s).score(Samples(motions, LENGTHS), CAPTIONS)
+        for s in (stats, other)
     )
     assert (first - second).abs().max() > 1e-4

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from data_loaders.skeleton import HUMANML, KIT
+from model.checkpoint_files import read_model_args, step_of
 from model.families import load_generator
-from model.mdm.checkpoints import config_from_args, load_weights, read_model_args, step_of
+from model.mdm.checkpoints import config_from_args, load_weights
 from model.mdm.network import MDMConfig
 from tests.model.tiny import random_condition, random_motion, tiny_generator, tiny_mdm
 from utils.errors import UserError

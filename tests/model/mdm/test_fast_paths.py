@@ -16,10 +16,11 @@ from diffusion.gaussian import GaussianDiffusion
 from diffusion.samplers import noise_from
 from diffusion.sampling import SAMPLERS, SamplerOptions
 from diffusion.schedule import make_schedule
+from model.batching import balanced_groups, split_by_length
 from model.layers import _two_products, attention_bias, decoder_layer, encoder_layer
 from model.mdm import batching
 from model.mdm import generator as generators
-from model.mdm.batching import balanced_groups, grouped_denoiser, guided_denoiser, split_by_length
+from model.mdm.batching import grouped_denoiser, guided_denoiser
 from model.mdm.generator import MDMGenerator
 from model.seam import Samples
 from model.text.encoders import Condition
@@ -126,7 +127,7 @@ def test_calls_hold_every_row_once_within_the_budget(trim: bool, budget: int) ->
 def test_equal_motions_are_shared_equally(rows: int, threads: int) -> None:
     """A call holds 10 of them at most; a leftover costs no further round."""
     rounds = math.ceil(rows / 10 / threads)
-    groups = balanced_groups([36] * rows, 40, True, 400, threads)
+    groups = balanced_groups([36] * rows, 40, True, 400, threads, SPILL)
     assert len(groups) <= rounds * threads
     assert max(len(numbers) for numbers, _ in groups) == math.ceil(rows / (rounds * threads))
 
