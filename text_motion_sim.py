@@ -22,8 +22,8 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from data_loaders.humanml import MotionBatch, MotionDataset, make_loader, open_dataset
-from prepare.synthetic import Options as SyntheticOptions
-from prepare.synthetic import build
+from prepare.procedural.dataset import Options as SyntheticOptions
+from prepare.procedural.dataset import build
 from rewards.tmr import TMRReward
 from tmr.model import TMR
 from utils.devices import DeviceOptions, pick_device

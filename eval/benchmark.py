@@ -37,7 +37,7 @@ from eval.speed.workload import FULL, GUIDANCE, QUICK, SMALL, Sizes, Workload
 from model.mdm.checkpoints import build_generator, load_generator
 from model.mdm.generator import MDMGenerator
 from model.text.encoders import BuiltinEncoder, CachedTextEncoder
-from prepare import synthetic
+from prepare.procedural import dataset as synthetic
 from rewards.tmr import TMRReward
 from tmr.model import TMR
 from utils.devices import DeviceOptions, pick_device

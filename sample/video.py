@@ -2,7 +2,7 @@
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -95,15 +95,19 @@ def write_video(
 
 
 def draw_frames(
-    panels: list[list[Panel]], skeleton: Skeleton, *, title: str = "", panel_size: int = 480
+    panels: list[list[Panel]],
+    skeleton: Skeleton,
+    *,
+    title: str = "",
+    panel_size: int = 480,
+    chosen: Iterable[int] | None = None,
 ) -> Iterator["Image.Image"]:
-    """The frames of a grid of panels as RGB images of one even size."""
+    """The frames of a grid of panels as RGB images of one even size: all, or only the `chosen`."""
     flat = list(chain.from_iterable(panels))
     stages = [Stage(panel.joints, skeleton, skeleton.fps) for panel in flat]
     extent = max(stage.extent() for stage in stages)
     sheet, corners = _lay_out(panels, title, panel_size)
-    length = max(len(stage) for stage in stages)
-    for frame in range(length):
+    for frame in chosen or range(max(len(stage) for stage in stages)):
         image = sheet.copy()
         for stage, corner in zip(stages, corners, strict=True):
             image.paste(stage.draw(frame, panel_size, extent), corner)

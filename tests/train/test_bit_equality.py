@@ -19,7 +19,7 @@ import torch
 from data_loaders.humanml import open_dataset
 from data_loaders.skeleton import HUMANML
 from model.mdm.checkpoints import save_checkpoint
-from prepare import synthetic
+from prepare.procedural import dataset as synthetic
 from tests.model.tiny import tiny_generator
 from tests.tmr.tiny import tiny_tmr
 from tests.train.scripts import PREFERENCE, read_metrics, run_main
