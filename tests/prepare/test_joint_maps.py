@@ -6,7 +6,6 @@ from prepare.bvh.joint_maps import BUILT_IN, choose_joint_map, load_joint_map
 from utils.errors import UserError
 
 
-
 @pytest.mark.parametrize("joint_map", BUILT_IN, ids=lambda joint_map: joint_map.name)
 def test_every_built_in_map_is_chosen_for_its_own_joints(joint_map):
     names = sorted({name for mix in joint_map.sources.values() for name in mix})
@@ -39,6 +38,10 @@ def test_a_mix_averages_positions(tmp_path):
         (("pelvis: Hips", "pelvis: {Hips: much}"), "numbers"),
         (("pelvis: Hips", "pelvis: [Hips]"), "mix such as"),
         (("pelvis: Hips", "pelvis: {"), "not valid YAML"),
+        (("pelvis: Hips", "pelvis: {Hips: .nan}"), "between 0 and 1"),
+        (("pelvis: Hips", "pelvis: {Hips: 2, Top: -1}"), "between 0 and 1"),
+        (("pelvis: Hips", "pelvis: " + 2000 * "["), "not valid YAML"),
+        (("pelvis: Hips", "pelvis: Hips" + 100_000 * " "), "more than 100000 bytes"),
     ],
 )
 def test_joint_map_files_are_checked(tmp_path, change, message):
@@ -54,3 +57,13 @@ def test_unknown_joints_are_listed():
         choose_joint_map(["Hips", "Thigh"])
 
 
+def test_absent_joints_are_told_with_those_of_the_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("\n".join(f"{target}: Hips" for target in HUMANML.joint_names[:-1]))
+    with open(path, "a") as file:
+        file.write("\nright_wrist: Hand_R\n")
+    joint_map = load_joint_map(path)
+    assert joint_map.missing(["Hips"]) == ["Hand_R"]
+    with pytest.raises(UserError, match=r"mine\.yaml names Hand_R.*Joints of the file: Hips, Top"):
+        joint_map.apply(np.zeros((2, 2, 3)), ["Hips", "Top"])
+    assert joint_map.apply(np.ones((2, 2, 3)), ["rig:Hips", "rig:Hand_R"]).shape == (2, 22, 3)
