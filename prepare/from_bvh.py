@@ -25,6 +25,7 @@ from pathlib import Path
 from data_loaders.humanml import resolve_dataset
 from prepare.bvh.dataset import Options, build_dataset
 from prepare.survey import survey_dataset
+from utils.commands import typed
 from utils.options import parse_options
 
 
@@ -36,7 +37,7 @@ def main() -> None:
     print(f"wrote {options.out}; reasons in {Path(options.out) / 'report.json'}")
     for warning in survey_dataset(resolve_dataset(options.out, options.out)).warnings:
         print(f"warning: {warning}")
-    print(f"look at it with: python -m prepare.inspect {options.out}")
+    print(typed(f"look at it with: python -m prepare.inspect {options.out}"))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from utils.errors import UserError
+from utils.threads import usable_cores
 
 CHUNK = 8  # jobs that a process takes at once
 Job, Result = TypeVar("Job"), TypeVar("Result")
@@ -32,7 +33,7 @@ def run_jobs(
     picklable, as each process starts afresh. The processes end when this one does, however it ends.
     Raises UserError when one of them is killed.
     """
-    count = min(workers or _cores(), len(jobs) if workers else len(jobs) // worthwhile)
+    count = min(workers or usable_cores(), len(jobs) if workers else len(jobs) // worthwhile)
     if count <= 1:
         yield from tqdm(map(function, jobs), total=len(jobs), unit=unit)
         return
@@ -45,12 +46,6 @@ def run_jobs(
         raise UserError(
             "a worker process was killed, perhaps for want of memory; give --jobs 1"
         ) from None
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _start_worker() -> None:

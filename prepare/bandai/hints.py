@@ -11,12 +11,14 @@ OF_STEPS = ("step", "stride", "held in front of the chest")  # style phrases of 
 
 
 class Hints:
-    """Phrases of the hints table by kind and label."""
+    """Phrases of the hints table by kind and label. Raises UserError for a table without any."""
 
     def __init__(self, path: str | Path) -> None:
         self.phrases: dict[tuple[str, str], list[str]] = {}
         for _, row in read_rows(path, "--hints", ("kind", "label", "text")):
             self.phrases.setdefault((row["kind"], row["label"]), []).append(row["text"])
+        if not self.phrases:
+            raise UserError(f"--hints {path} holds no phrase")
 
     def sentences(self, content: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Sentences of an action as templates, in two halves. Raises UserError without any."""

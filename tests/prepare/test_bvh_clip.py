@@ -1,12 +1,16 @@
-"""One clip on its way into a dataset: axes, units, frame rates and lengths."""
+import re
 
 import numpy as np
 import pytest
+import torch
 
+from data_loaders.features import process_joints
+from data_loaders.skeleton import HUMANML
 from prepare.bvh.clip import UNITS, load_clip, resample
+from prepare.bvh.convert import ClipOptions, Job, convert_file
 from prepare.bvh.joint_maps import MIXAMO
 from prepare.bvh.lengths import LengthOptions, fit_length
-from tests.prepare.rigs import bvh_text
+from tests.prepare.rigs import RIGS, bvh_text
 from utils.errors import UserError
 
 
@@ -46,6 +50,77 @@ def test_resampling_hits_the_pose_at_its_time():
     assert len(resample(positions[:1], 1 / 30, 20)) == 1
 
 
+def test_more_than_an_hour_is_refused_before_memory_is_taken():
+    with pytest.raises(UserError, match=r"more than an hour.*Frame Time"):
+        resample(np.zeros((3602, 1, 3)), 1.0, 20)
+
+
+LIMBS = [
+    f"{side}_{joint}"
+    for side in ("left", "right")
+    for joint in ("hip", "knee", "ankle", "foot", "collar", "shoulder", "elbow", "wrist")
+]
+
+
+@pytest.mark.parametrize("rig", RIGS)
+def test_one_body_in_the_names_of_any_rig_has_the_same_joints(tmp_path, rig):
+    """Also where toes are end sites; spines have fewer or more joints, on one straight line."""
+    path = tmp_path / "clip.bvh"
+    path.write_text(bvh_text("mixamo"))
+    expected = load_clip(path)
+    path.write_text(bvh_text(rig))
+    joints = load_clip(path)
+    same = [HUMANML.joint_names.index(name) for name in ("pelvis", "neck", "head", *LIMBS)]
+    np.testing.assert_allclose(joints[:, same], expected[:, same], atol=1e-6)
+    spine = [HUMANML.joint_names.index(f"spine{number}") for number in (1, 2, 3)]
+    heights = joints[0, spine, 1] - joints[0, 0, 1]
+    np.testing.assert_allclose(heights / 0.52, [0.24, 0.5, 0.6], atol=0.05)
+    assert torch.isfinite(process_joints(joints).features).all()
+
+
+# Files with numbers that nobody moves by
+
+
+def convert(folder, text) -> str:
+    """Why a file with this text is not used, or nothing."""
+    path = folder / "clip.bvh"
+    path.write_text(text)
+    for part in ("new_joint_vecs", "new_joints"):
+        (folder / part).mkdir(exist_ok=True)
+    outcome = convert_file(Job(path, "000000", "clip.bvh"), folder, None, ClipOptions())
+    written = list(folder.rglob("*.npy"))
+    assert bool(written) == bool(outcome.written)
+    return outcome.skipped
+
+
+def with_channel(row: int, column: int, value: str) -> str:
+    """A file in which one number of the motion block is another."""
+    lines = bvh_text().splitlines()
+    start = lines.index("MOTION") + 3
+    words = lines[start + row].split()
+    lines[start + row] = " ".join([*words[:column], value, *words[column + 1 :]])
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        (7, "90.01e100", r"line {line}: yrotation of \w+ is 9.001e\+101"),
+        (0, "1e12", r"line {line}: xposition of Hips is 1e\+12"),
+        (2, "nan", r"line {line}: zposition of Hips is nan"),
+        (0, "5000", r"at 0.95 s a joint moves at [\d.e+]+ m/s; no person"),  # 50 m between frames
+    ],
+)
+def test_impossible_motions_are_told_with_their_place(tmp_path, column, value, message):
+    line = bvh_text().splitlines().index("MOTION") + 4 + 30
+    skipped = convert(tmp_path, with_channel(30, column, value))
+    assert re.match(message.format(line=line), skipped), skipped
+
+
+def test_possible_motions_are_written(tmp_path):
+    assert convert(tmp_path, with_channel(30, 7, "170")) == ""
+
+
 # Lengths
 
 
@@ -55,7 +130,7 @@ def clip_of(rows):
     return joints
 
 
-def test_short_clips_are_skipped_or_held(tmp_path):
+def test_short_clips_are_skipped_or_held():
     with pytest.raises(UserError, match="39 frames"):
         fit_length(clip_of(39), LengthOptions())
     padding = LengthOptions(pad_short=True, min_seconds=1.0)
@@ -65,7 +140,7 @@ def test_short_clips_are_skipped_or_held(tmp_path):
     assert held[:, 0, 0].tolist() == [*range(21), *[20] * 20]
 
 
-def test_long_clips_are_cut(tmp_path):
+def test_long_clips_are_cut():
     for rows in (40, 199):
         assert [len(p) for p in fit_length(clip_of(rows), LengthOptions())] == [rows + 1]
     (start,) = fit_length(clip_of(450), LengthOptions())

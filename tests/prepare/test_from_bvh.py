@@ -1,7 +1,6 @@
-"""A folder of BVH files as a dataset: splits, mirrors, refusals, and what is left behind."""
-
 import csv
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -10,14 +9,14 @@ import torch
 from data_loaders.annotations import Annotations
 from data_loaders.facts import Fact, swap_sides
 from data_loaders.features import features_to_joints, mirror_joints
-from data_loaders.humanml import open_dataset
-from prepare.bvh.caption_table import read_caption_table
+from data_loaders.humanml import make_loader, open_dataset
+from data_loaders.skeleton import HUMANML
 from prepare.bvh.dataset import Options, build_dataset
 from prepare.bvh.files import match_files
-from prepare.bvh.splits import assign_splits
+from prepare.from_bvh import main
 from prepare.write_dataset import swap_side_words
 from tests.paths import MOCAP_DIR, needs_mocap
-from tests.prepare.rigs import bvh_text
+from tests.prepare.rigs import RIGS, bvh_text
 from utils.errors import UserError
 
 
@@ -119,26 +118,6 @@ def test_same_seed_same_bytes_whatever_the_number_of_workers(mocap):
     assert first == second
 
 
-def test_given_splits_win_over_random_ones(mocap):
-    rows = [[f"walk{n}", f"a person walks {n}", "test" if n < 6 else ""] for n in range(8)]
-    write_captions(mocap, rows, "file,caption,split")
-    (mocap / "splits.csv").write_text("file,split\ntake0/walk0.bvh,val\n")
-    report = build_dataset(
-        options_for(mocap, split_file=str(mocap / "splits.csv"), mirror=False, test_share=0.0)
-    )
-    assert report.clips == {"train": 2, "val": 1, "test": 5}
-    assert read_names(mocap, "val") == ["000000"]
-
-
-def test_random_splits_depend_on_the_seed_only(mocap):
-    table = read_caption_table(write_captions(mocap, [[f"walk{n}", "walks"] for n in range(8)]))
-    captions = {mocap / "bvh" / name: entry for name, entry in table.files.items()}
-    options = [options_for(mocap, split_seed=seed) for seed in (0, 0, 1)]
-    draw = [assign_splits(captions, o, mocap / "bvh") for o in options]
-    assert draw[0] == draw[1]
-    assert draw[0] != draw[2]
-
-
 def test_files_that_cannot_be_used_are_named(mocap):
     folder = mocap / "bvh" / "take0"
     whole = (folder / "walk0.bvh").read_text()
@@ -169,6 +148,79 @@ def test_nothing_is_left_behind_when_all_files_fail(mocap):
     with pytest.raises(UserError, match=r"none of 8 files.*walk0\.bvh.*MOTION"):
         build_dataset(options_for(mocap))
     assert sorted(path.name for path in mocap.iterdir()) == ["bvh", "captions.csv"]
+
+
+def test_pieces_of_a_long_clip_are_numbered(mocap):
+    (mocap / "bvh" / "take0" / "walk0.bvh").write_text(bvh_text(frames=400, turn=5.0))
+    write_captions(mocap, [["walk0", "a person walks and turns left"]])
+    report = build_dataset(options_for(mocap, long="split"))
+    assert read_names(mocap, "train") == ["000000_1", "M000000_1", "000000_2", "M000000_2"]
+    assert report.cut == ["take0/walk0.bvh"]
+
+
+# Six files of one's own
+
+
+def six_files(folder, rig="mixamo", **changes):
+    """A folder of six takes of one rig and their captions; `changes` replace whole files."""
+    (folder / "bvh").mkdir()
+    for number in range(6):
+        text = changes.get(f"take{number}", bvh_text(rig, turn=10.0 * number))
+        (folder / "bvh" / f"take{number}.bvh").write_text(text)
+    write_captions(folder, [[f"take{n}", f"a person walks along path {n}"] for n in range(6)])
+
+
+def run(monkeypatch, folder, *words) -> None:
+    own = {"bvh_dir": "bvh", "captions": "captions.csv", "out": "out"}
+    paths = [word for name, place in own.items() for word in (f"--{name}", str(folder / place))]
+    monkeypatch.setattr(sys, "argv", ["from_bvh", *paths, *words])
+    main()
+
+
+@pytest.mark.parametrize("rig", RIGS)
+def test_six_files_of_any_rig_fill_all_splits(tmp_path, monkeypatch, capsys, rig):
+    six_files(tmp_path, rig)
+    run(monkeypatch, tmp_path)
+    output = capsys.readouterr().out
+    assert "12 clips (train 8, val 2, test 2) from 6 files" in output
+    assert "warning: train has 8 clips" in output
+    assert "--batch_size 8 or less" in output
+    assert "warning: val has 2 clips" in output
+    sources = {}
+    for split, count in (("train", 8), ("val", 2), ("test", 2)):
+        data = open_dataset("own", split, data_dir=str(tmp_path / "out"))
+        batch = next(make_loader(data, count, shuffle=False))
+        assert torch.isfinite(batch.motion).all()
+        assert batch.motion.abs().max() < 100
+        sources[split] = {name.removeprefix("M") for name in batch.names}
+    assert sum(map(len, sources.values())) == len(set.union(*sources.values())) == 6
+
+
+def test_files_that_fail_leave_the_splits_filled(tmp_path, monkeypatch, capsys):
+    broken = {f"take{number}": "HIERARCHY" for number in (0, 2, 5)}
+    six_files(tmp_path, **broken)
+    run(monkeypatch, tmp_path)
+    assert "6 clips (train 2, val 2, test 2) from 6 files" in capsys.readouterr().out
+
+
+def test_a_split_without_files_is_warned_of_with_the_option(tmp_path, monkeypatch, capsys):
+    six_files(tmp_path)
+    run(monkeypatch, tmp_path, "--val_share", "0")
+    assert "warning: val has no usable clip" in (output := capsys.readouterr().out)
+    assert "--val_share above 0" in output
+
+
+def test_a_joint_map_of_absent_joints_is_one_clear_line(tmp_path, monkeypatch, capsys):
+    six_files(tmp_path)
+    lines = [f"{target}: Hips" for target in HUMANML.joint_names[:-1]]
+    (tmp_path / "map.yaml").write_text("\n".join([*lines, "right_wrist: Hand_R"]))
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, tmp_path, "--joint_map", str(tmp_path / "map.yaml"))
+    assert stopped.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert "none of 6 files is usable; take0.bvh: the joint map map.yaml names Hand_R" in line
+    assert "Joints of the file: Hips, Spine" in line
+    assert not (tmp_path / "out").exists()
 
 
 # Mistakes of the user
@@ -203,7 +255,11 @@ def test_wrong_folders_and_tables_are_told(mocap):
         ("file,caption,facts", ["walk0", "walks", "{"], "facts is not valid JSON"),
         ("file,caption,facts", ["walk0", "walks", "[1]"], "list of"),
         ("file,caption,facts", ["walk0", "walks", '[["mood", 1]]'], "'mood' is unknown"),
+        ("file,caption,facts", ["walk0", "walks", 50_000 * "["], "facts is not valid JSON"),
+        ("file,caption,facts", ["walk0", "walks", 5_000 * "1"], "facts is not valid JSON"),
         ("file,caption,labels", ["walk0", "walks", "[1]"], "labels must be"),
+        ("file,caption", ["walk0", 300 * "walks "], "longer than 1000 characters"),
+        ("file,caption", ["walk0", 50_000 * "walks "], "not a readable CSV file"),
     ],
 )
 def test_caption_tables_are_checked(mocap, columns, row, message):
@@ -232,9 +288,11 @@ def test_an_existing_folder_is_not_lost(mocap):
     assert (out / "thesis.txt").read_text() == "keep me"
 
 
-def test_one_caption_cannot_mean_two_things(mocap):
+def test_one_caption_cannot_mean_two_things(mocap, monkeypatch):
+    """Which is told before any file is converted."""
     rows = [[f"walk{n}", "a person walks", f"meaning {n}"] for n in range(2)]
     write_captions(mocap, rows, "file,caption,meaning")
+    monkeypatch.setattr("prepare.bvh.dataset.run_jobs", None)
     with pytest.raises(UserError, match="two different notes"):
         build_dataset(options_for(mocap))
 
@@ -259,11 +317,3 @@ def test_recorded_samples_become_a_dataset(tmp_path):
         assert motion[..., 1].min() > -0.02
         assert 0.8 < motion[0, 0, 1] < 1.1
         assert np.abs(motion[0, 0, [0, 2]]).max() < 1e-5
-
-
-def test_pieces_of_a_long_clip_are_numbered(mocap):
-    (mocap / "bvh" / "take0" / "walk0.bvh").write_text(bvh_text(frames=400, turn=5.0))
-    write_captions(mocap, [["walk0", "a person walks and turns left"]])
-    report = build_dataset(options_for(mocap, long="split"))
-    assert read_names(mocap, "train") == ["000000_1", "M000000_1", "000000_2", "M000000_2"]
-    assert report.cut == ["take0/walk0.bvh"]

@@ -1,5 +1,3 @@
-"""Joint maps: chosen by the joints of a file, checked when read."""
-
 import numpy as np
 import pytest
 
@@ -40,6 +38,10 @@ def test_a_mix_averages_positions(tmp_path):
         (("pelvis: Hips", "pelvis: {Hips: much}"), "numbers"),
         (("pelvis: Hips", "pelvis: [Hips]"), "mix such as"),
         (("pelvis: Hips", "pelvis: {"), "not valid YAML"),
+        (("pelvis: Hips", "pelvis: {Hips: .nan}"), "between 0 and 1"),
+        (("pelvis: Hips", "pelvis: {Hips: 2, Top: -1}"), "between 0 and 1"),
+        (("pelvis: Hips", "pelvis: " + 2000 * "["), "not valid YAML"),
+        (("pelvis: Hips", "pelvis: Hips" + 100_000 * " "), "more than 100000 bytes"),
     ],
 )
 def test_joint_map_files_are_checked(tmp_path, change, message):
@@ -53,3 +55,15 @@ def test_joint_map_files_are_checked(tmp_path, change, message):
 def test_unknown_joints_are_listed():
     with pytest.raises(UserError, match=r"--joint_map.*Joints of the file: Hips, Thigh"):
         choose_joint_map(["Hips", "Thigh"])
+
+
+def test_absent_joints_are_told_with_those_of_the_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("\n".join(f"{target}: Hips" for target in HUMANML.joint_names[:-1]))
+    with open(path, "a") as file:
+        file.write("\nright_wrist: Hand_R\n")
+    joint_map = load_joint_map(path)
+    assert joint_map.missing(["Hips"]) == ["Hand_R"]
+    with pytest.raises(UserError, match=r"mine\.yaml names Hand_R.*Joints of the file: Hips, Top"):
+        joint_map.apply(np.zeros((2, 2, 3)), ["Hips", "Top"])
+    assert joint_map.apply(np.ones((2, 2, 3)), ["rig:Hips", "rig:Hand_R"]).shape == (2, 22, 3)

@@ -1,7 +1,6 @@
 import csv
 import json
 import sys
-from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -9,16 +8,15 @@ import pytest
 from data_loaders.annotations import Annotations
 from data_loaders.captions import MAX_TOKENS, parse_captions
 from data_loaders.facts import Fact, holds, measure
-from prepare.bandai.captions import COLUMNS, caption_clip
+from prepare.bandai.captions import caption_clip
 from prepare.bandai.evidence import Evidence
 from prepare.bandai.grammar import Scene, Style, compose, number_phrases
 from prepare.bandai.hints import Hints
 from prepare.bandai.scenes import make_scene
 from prepare.bandai.templates import BOWS, GAITS, KICKS, PUNCHES, RAISES, TURNS_AROUND, WAVES
-from prepare.bvh import dataset as from_bvh
 from prepare.bvh.clip import load_clip
+from prepare.bvh.dataset import Options, build_dataset
 from prepare.mocap_captions import main
-from prepare.tables import read_rows
 from tests.paths import MOCAP_DIR, needs_mocap
 from tests.prepare.motions import perform
 from utils.errors import UserError
@@ -145,10 +143,8 @@ def test_same_seed_same_captions(hints):
 def test_rows_have_the_columns_of_the_table(hints):
     joints, _ = perform("bow", seed=1)
     for row in caption_clip(row_of("bow", "old", split="val"), joints, hints, per_clip=4):
-        cells = asdict(row)
-        assert tuple(cells) == COLUMNS
-        assert (cells["file"], cells["split"], cells["family"]) == ("bow_old.bvh", "val", "bow")
-        assert json.loads(cells["labels"]) == {"content": "bow", "style": "old"}
+        assert (row.file, row.split, row.family) == ("bow_old.bvh", "val", "bow")
+        assert json.loads(row.labels) == {"content": "bow", "style": "old"}
 
 
 # Wording
@@ -240,8 +236,9 @@ def test_numbers_are_said_in_words_and_digits():
     ("content", "message"),
     [
         (None, "--hints .* cannot be read"),
+        (b"kind,label,text\n", "holds no phrase"),
         (b"kind,label\ncontent,walk\n", "lacks the column text"),
-        (b"\xff\xfe\xff", "is not a readable CSV file"),
+        (b"\xff\xfe\xff", "not a readable CSV file"),
     ],
 )
 def test_unreadable_tables_are_told(tmp_path, content, message):
@@ -249,7 +246,7 @@ def test_unreadable_tables_are_told(tmp_path, content, message):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=message):
-        list(read_rows(path, "--hints", ("kind", "label", "text")))
+        Hints(path)
 
 
 def run(monkeypatch, *arguments):
@@ -262,10 +259,8 @@ def test_recorded_clips_satisfy_their_captions_and_mirrored_clips_theirs(tmp_pat
     table, samples = tmp_path / "captions.csv", MOCAP_DIR / "samples"
     sources = ("--index", MOCAP_DIR / "index.csv", "--hints", MOCAP_DIR / "captions_hint.csv")
     run(monkeypatch, "--bvh_dir", samples, *sources, "--out", table)
-    from_bvh.build_dataset(
-        from_bvh.Options(
-            bvh_dir=str(samples), captions=str(table), out=str(tmp_path / "data"), jobs=1
-        )
+    build_dataset(
+        Options(bvh_dir=str(samples), captions=str(table), out=str(tmp_path / "data"), jobs=1)
     )
     folder = tmp_path / "data"
     notes = Annotations.load(folder)

@@ -41,8 +41,8 @@ def contents(folder):
 # The whole set
 
 
-def test_same_seed_same_bytes(folder, tmp_path):
-    build(Options(out=str(tmp_path / "again"), num_clips=CLIPS))
+def test_same_seed_same_bytes_whatever_the_number_of_workers(folder, tmp_path):
+    build(Options(out=str(tmp_path / "again"), num_clips=CLIPS, jobs=2))
     first = {name: data for name, data in contents(folder).items() if "packed" not in name}
     assert contents(tmp_path / "again") == first
 
