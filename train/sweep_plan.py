@@ -188,7 +188,7 @@ class Sweep:
             resolve_dataset(options.dataset, options.data_dir)
             folders += options.reward_path if "tmr" in options.reward else []
         for folder in filter(None, folders):
-            if not Path(folder).is_dir():
+            if not Path(folder).exists():
                 raise UserError(f"{folder} does not exist; name the run folder of a TMR model")
 
     def write_tmr_table(self, title: str) -> str:
