@@ -21,8 +21,8 @@ from data_loaders.packing import PackedClips, load_packed
 from data_loaders.skeleton import HUMANML, KIT, SKELETONS, Skeleton, skeleton_for_dim
 from utils.errors import UserError
 from utils.files import read_json
+from utils.places import here_or_project
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = {"humanml": "HumanML3D", "kit": "KIT-ML"}
 GROUPED = 6  # batches that are sorted by length together
 UNIT = 4  # lengths are multiples of this many frames
@@ -80,12 +80,11 @@ def resolve_dataset(name: str, data_dir: str = "") -> DatasetFolder:
     Raises UserError when it is missing or empty, or when its skeleton is unknown.
     """
     relative = Path("dataset") / FOLDERS.get(name, name)
-    places = [Path(data_dir)] if data_dir else [relative, PROJECT_ROOT / relative]
-    path = next((place for place in places if place.is_dir()), None)
-    if path is None or not any(path.iterdir()):
-        state = "does not exist" if path is None else "is empty"
+    path = Path(data_dir) if data_dir else here_or_project(relative)
+    if not path.is_dir() or not any(path.iterdir()):
+        state = "is empty" if path.is_dir() else "does not exist"
         raise UserError(
-            f"dataset {name}: folder {places[0]} {state}; put the data there, pass --data_dir, or "
+            f"dataset {name}: folder {path} {state}; put the data there, pass --data_dir, or "
             "make the embedded set with: python -m prepare.synthetic --out dataset/synthetic"
         )
     return DatasetFolder(name, path, _skeleton(name, path))

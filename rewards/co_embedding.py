@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from data_loaders.humanml import PROJECT_ROOT
 from data_loaders.normalizer import Statistics
 from rewards.word_vectors import (
     CLASSES,
@@ -26,6 +25,7 @@ from rewards.word_vectors import (
 )
 from utils.errors import UserError
 from utils.files import load_tensors
+from utils.places import here_or_project
 
 CONTACTS = 4  # the last feature columns, which the movement encoder does not see
 FRAMES_PER_MOVEMENT = 4
@@ -249,8 +249,7 @@ class EvaluatorFiles:
 
 def find_folder(given: str, name: str) -> Path:
     """The folder that was asked for, else `name` here or in the project."""
-    places = [Path(given)] if given else [Path(name), PROJECT_ROOT / name]
-    return next((place for place in places if place.is_dir()), places[0])
+    return Path(given) if given else here_or_project(name)
 
 
 @dataclass

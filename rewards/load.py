@@ -113,7 +113,8 @@ class WeightedReward:
 
     def score(self, motions: Tensor, lengths: Tensor, captions: list[str]) -> Tensor:
         parts = [reward.score(motions, lengths, captions) for reward in self.rewards]
-        return sum(w * part for w, part in zip(self.weights, parts, strict=True))
+        weighted = [w * part for w, part in zip(self.weights, parts, strict=True)]
+        return torch.stack(weighted).sum(dim=0)
 
     def embed_motions(self, motions: Tensor, lengths: Tensor) -> Tensor:
         """Embeddings ``[B, sum of d]`` whose cosine is the weighted mean of the parts' cosines."""

@@ -13,14 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from data_loaders.normalizer import Statistics
+from model.distribution import Distribution
 from model.text.encoders import CachedTextEncoder, Condition, TextEncoder, build_text_encoder
+from model.weights import load_strictly
 from tmr.encoders import ActorDecoder, ActorEncoder
 from utils.errors import UserError
 from utils.files import load_tensors, read_json, save_tensors, write_json
 from utils.options import option
+from utils.places import here_or_project
 
 PARTS = ("motion_encoder", "text_encoder", "motion_decoder")
 STATS_EPS = 1e-12
+PUBLISHED_FOLDERS = ("models", "pretrained_tmr")  # of TMR's archive, of the SoPo release
 
 
 @dataclass
@@ -33,17 +37,6 @@ class TMRConfig:
     layers: int = option(6, "transformer layers", minimum=1)
     num_heads: int = option(4, "attention heads", minimum=1)
     dropout: float = option(0.1, "dropout in training", minimum=0, maximum=0.99)
-
-
-@dataclass(frozen=True)
-class Distribution:
-    """A diagonal Gaussian per sample: mean and log variance ``[B, d]``."""
-
-    mean: Tensor
-    logvar: Tensor
-
-    def sample(self, noise: Tensor, fact: float = 1.0) -> Tensor:
-        return self.mean + fact * noise * (self.logvar / 2).exp()
 
 
 class TMR(nn.Module):
@@ -142,7 +135,7 @@ class TMR(nn.Module):
         Takes ``best_weights`` where they exist, else ``last_weights``, else the training
         checkpoint. Raises UserError for whatever is missing or does not fit.
         """
-        folder = Path(folder)
+        folder = find_run(folder)
         if not (folder / "config.json").is_file():
             raise UserError(
                 f"{folder} is not a TMR run folder (no config.json); train one with "
@@ -166,7 +159,7 @@ class TMR(nn.Module):
         encoder = build_text_encoder(options.text_encoder_type, text_encoder_path or None, device)
         model = TMR(options, stats.to(device), CachedTextEncoder(encoder))
         for part, state in _load_parts(folder).items():
-            _load_strictly(getattr(model, part), state, f"{folder}: {part}")
+            load_strictly(getattr(model, part), state, f"{folder}: {part}")
         return model.to(device).eval().requires_grad_(False)
 
 
@@ -189,14 +182,6 @@ def _load_parts(folder: Path) -> dict[str, dict[str, Tensor]]:
     return parts
 
 
-def _load_strictly(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
-    try:
-        module.load_state_dict(state)
-    except (RuntimeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{where} does not fit its config.json ({reason})") from None
-
-
 def _load_stats(folder: Path, config: dict[str, Any]) -> Statistics:
     """In the run folder (ours), or where upstream's config names them relative to a parent."""
     normalizer = config["data"]["motion_loader"].get("normalizer", {})
@@ -211,3 +196,11 @@ def _load_stats(folder: Path, config: dict[str, Any]) -> Statistics:
         f"{folder}: no mean.pt and std.pt in {folder / 'stats'} or in {relative}; the reward "
         "normalises motions with its own statistics and cannot do without them"
     )
+
+
+def find_run(folder: str | Path) -> Path:
+    """The run folder of this name; a published one may lie in any of `PUBLISHED_FOLDERS`."""
+    folder = Path(folder)
+    if str(folder.parent) not in PUBLISHED_FOLDERS:
+        return folder
+    return here_or_project(folder, *(Path(name, folder.name) for name in PUBLISHED_FOLDERS))

@@ -34,8 +34,9 @@ from train import sweep
 from train.stages import Stage, StageRunner, command, go_on, refuse_changes
 from utils.errors import UserError
 from utils.options import option, parse_options
+from utils.places import PROJECT_ROOT
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "reproduce"
+CONFIGS = PROJECT_ROOT / "configs" / "reproduce"
 BENCHMARKS = ("synthetic", "mocap")
 
 

@@ -18,9 +18,11 @@ from typing import Any
 import torch
 import yaml
 
+from utils.commands import typed
 from utils.errors import UserError
 from utils.files import read_json, write_json
 from utils.options import parse_options
+from utils.places import here_or_project
 from utils.threads import share_threads
 
 POLL_SECONDS = 0.05
@@ -67,7 +69,7 @@ def section(script: str, content: Any, where: str, *reserved: str) -> dict[str, 
     if config is None:
         return own
     try:
-        start = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+        start = yaml.safe_load(here_or_project(config).read_text(encoding="utf-8"))
     except (OSError, TypeError, yaml.YAMLError) as error:
         why = " ".join(str(error).split())
         raise UserError(f"{where}: config {config} is not readable ({why})") from None
@@ -151,7 +153,7 @@ class Stage:
 
     @property
     def command(self) -> str:
-        return f"python -m {shlex.join(self.arguments)}"
+        return typed(f"python -m {shlex.join(self.arguments)}")
 
 
 @dataclass(frozen=True)

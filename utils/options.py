@@ -14,12 +14,13 @@ import dataclasses
 import types
 import typing
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
+from utils.commands import typed
 from utils.errors import UserError
+from utils.places import here_or_project
 
 T = TypeVar("T")
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
@@ -56,7 +57,8 @@ def parse_options(
     are out of bounds or unknown; argparse itself exits with code 2 for unknown options.
     """
     parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description and typed(description),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", metavar="FILE.yaml", help="YAML file with the same options")
     kinds = typing.get_type_hints(options_class)
@@ -139,10 +141,11 @@ def _add_argument(
 def _read_config(
     path: str, fields: dict[str, dataclasses.Field[Any]], kinds: dict[str, Any]
 ) -> dict[str, Any]:
-    if not Path(path).is_file():
+    file = here_or_project(path)
+    if not file.is_file():
         raise UserError(f"--config {path} does not exist")
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"--config {path} is not valid YAML ({reason})") from None

@@ -12,9 +12,7 @@ from collections import OrderedDict
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -38,8 +36,9 @@ from model.text.encoders import (
     TextEncoder,
     build_text_encoder,
 )
+from model.weights import key_problems
 from utils.errors import UserError
-from utils.files import atomic_write, load_tensors, read_json, save_tensors, write_json
+from utils.files import load_tensors, read_json, save_tensors, write_json
 from utils.provenance import provenance
 
 # Buffers that every checkpoint carries and that are recomputed, as their length may differ.
@@ -151,9 +150,7 @@ def save_checkpoint(
     known = {f.name: getattr(generator.model.config, f.name) for f in fields(MDMConfig)}
     everything = {**(args or {}), **known, "use_ema": average is not None}
     write_json(save_dir / "args.json", {**everything, "provenance": provenance()})
-    with atomic_write(save_dir / "stats.npz") as temporary:
-        mean, std = (v.cpu().numpy() for v in (generator.stats.mean, generator.stats.std))
-        np.savez(temporary, mean=mean, std=std)
+    generator.stats.save_together(save_dir / "stats.npz")
     path = save_dir / f"model{step:09d}.pt"
     save_tensors(path, state)
     return path
@@ -188,20 +185,11 @@ def load_weights(model: nn.Module, model_path: str | Path, use_ema: bool = True)
     state = read_weights(model_path, use_ema)
     given = {k: v for k, v in state.items() if k not in POSITION_TABLES}
     wanted = {k: v for k, v in model.state_dict().items() if k not in POSITION_TABLES}
-    problems = {
-        "missing": sorted(set(wanted) - set(given)),
-        "unknown": sorted(set(given) - set(wanted)),
-        "of another shape": [k for k in wanted if k in given and given[k].shape != wanted[k].shape],
-    }
-    found = [
-        f"{what}: {', '.join(keys[:4])}{f' and {len(keys) - 4} more' if len(keys) > 4 else ''}"
-        for what, keys in problems.items()
-        if keys
-    ]
+    found = key_problems(wanted, given)
     if found:
         raise UserError(
             f"{model_path} is a checkpoint of another architecture than its args.json says "
-            f"({'; '.join(found)})"
+            f"({found})"
         )
     model.load_state_dict(given, strict=False)
 
@@ -243,9 +231,4 @@ def load_stats(model_path: Path, args: dict[str, Any], data_dir: str = "") -> St
     if not path.is_file():
         dataset = resolve_dataset(str(args.get("dataset", "humanml")), data_dir)
         return Statistics.load(dataset.path / "Mean.npy", dataset.path / "Std.npy", "dataset_stats")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            mean, std = torch.from_numpy(file["mean"]), torch.from_numpy(file["std"])
-    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
-        raise UserError(f"{path} is damaged ({error}); copy it from the run again") from None
-    return Statistics("dataset_stats", mean, std)
+    return Statistics.load_together(path, "dataset_stats")

@@ -26,6 +26,7 @@ from diffusion.samplers import (
 )
 from diffusion.schedule import NoiseSchedule, respace, select_by_snr, select_timesteps
 from model.compiled import CompiledNetwork
+from model.layers import length_mask
 from model.mdm.network import MDM
 from model.mdm.worker_threads import run_side_by_side
 from model.text.encoders import Condition, TextEncoder
@@ -264,11 +265,6 @@ class MDMGenerator:
         if self.autocast is None:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.autocast)
-
-
-def length_mask(lengths: Tensor, frames: int) -> Tensor:
-    """``[B]`` -> ``[B, frames]``, True = valid."""
-    return torch.arange(frames, device=lengths.device) < lengths[:, None]
 
 
 def guided_denoiser(

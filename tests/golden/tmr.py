@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from data_loaders.normalizer import Statistics
+from model.distribution import Distribution, kl_divergence
 from model.text.encoders import CachedTextEncoder, Condition, DistilBertEncoder, pad_tokens
 from rewards.tmr import TMRReward, motion_similarity
 from tests.golden.base import Golden, Row, covers
@@ -18,11 +19,10 @@ from tmr.encoders import ActorDecoder, ActorEncoder
 from tmr.losses import (
     LossWeights,
     info_nce,
-    kl_divergence,
     similar_sentences,
     tmr_losses,
 )
-from tmr.model import STATS_EPS, TMR, Distribution, TMRConfig
+from tmr.model import STATS_EPS, TMR, TMRConfig
 from tmr.retrieval import batched_metrics, metrics_of_ranks, retrieval_metrics, tied_ranks
 
 

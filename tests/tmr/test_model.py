@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from model.distribution import Distribution
 from model.text.encoders import BuiltinEncoder
 from tests.tmr.tiny import FEATURES, tiny_tmr
-from tmr.model import PARTS, TMR, Distribution
+from tmr.model import PARTS, TMR
 from utils.errors import UserError
 from utils.files import load_tensors, read_json, save_tensors, write_json
 
