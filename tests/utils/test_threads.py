@@ -69,7 +69,7 @@ def test_processes_side_by_side_share_the_cores() -> None:
     assert shared({COUNT: "3"}, 2) == "3"
 
 
-@pytest.mark.parametrize("name", [*ENTRY_POINTS, "tests.verify_golden"])
+@pytest.mark.parametrize("name", [*ENTRY_POINTS, "sopo", "tests.verify_golden"])
 def test_every_script_settles_its_threads_before_all_else(name: str) -> None:
     path = ROOT.joinpath(*name.split(".")).with_suffix(".py")
     body = ast.parse(path.read_text(encoding="utf-8")).body
