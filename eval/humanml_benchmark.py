@@ -66,7 +66,9 @@ class Options(SeedOptions, DeviceOptions):
     batch_size: int = option(32, "motions generated at once; pools stay at 32", minimum=1)
     replications: int = option(0, "repetitions of the evaluation; 0 = the mode's", minimum=0)
     num_motions: int = option(0, "generated motions; 0 = the mode's", minimum=0)
-    diversity_pairs: int = option(0, "pairs of Diversity; 0 = the mode's", minimum=0)
+    diversity_pairs: int = option(
+        0, "pairs of Diversity; 0 = the mode's, fewer on a small split", minimum=0
+    )
     precision: str = option("fp32", "of the generator", choices=("fp32", "bf16"))
     compile: bool = option(False, COMPILE_HELP)
     output_dir: str = option(
@@ -237,6 +239,20 @@ class Prepared:
     judges: Judges
 
 
+def fit_protocol(options: Options, clips: int) -> Protocol:
+    """The protocol on a split of so many clips; says so where pairs of Diversity are left out."""
+    wanted = options.protocol()
+    if options.diversity_pairs:
+        return wanted
+    protocol = wanted.fitted(clips)
+    if protocol != wanted:
+        print(
+            f"Diversity of {protocol.diversity_pairs} pairs instead of {wanted.diversity_pairs}: "
+            f"the split has {clips} clips"
+        )
+    return protocol
+
+
 def prepare_evaluation(options: Options) -> Prepared:
     """Load everything and refuse what cannot work, before the long run."""
     dataset = options.dataset or str(read_model_args(options.model_path).get("dataset", "humanml"))
@@ -245,7 +261,7 @@ def prepare_evaluation(options: Options) -> Prepared:
     device = pick_device(options.device)
     embedder = CoEmbedder.load(files, device)
     data = open_dataset(dataset, options.split, options.data_dir)
-    protocol = options.protocol()
+    protocol = fit_protocol(options, len(data))
     protocol.check(len(data), embedder.width)
     generator = load_generator(
         options.model_path,

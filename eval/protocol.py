@@ -6,7 +6,7 @@ Source: Guo et al., CVPR 2022; Tevet et al., "Human Motion Diffusion Model", ICL
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -49,6 +49,14 @@ class Protocol:
     def pools(self, clips: int) -> int:
         """Generated pools of 32 where the split has so many clips."""
         return min(-(-self.motions // POOL), clips // POOL)
+
+    def fitted(self, clips: int) -> "Protocol":
+        """With fewer pairs of Diversity where a split has too few motions for them: half as many
+        as motions, so that some broken ones can be left out."""
+        motions = self.pools(clips) * POOL
+        return (
+            self if motions > self.diversity_pairs else replace(self, diversity_pairs=motions // 2)
+        )
 
     def check(self, clips: int, embedding_width: int) -> None:
         """Raises UserError when the split is too small for the metrics, before anything is run."""

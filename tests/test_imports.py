@@ -10,6 +10,7 @@ from tests.paths import ROOT
 
 # From the top. train.preference is a room of its own inside a folder of another floor.
 FLOORS = (
+    ("sopo",),
     ("train",),
     ("eval", "text_motion_sim"),
     ("prepare",),

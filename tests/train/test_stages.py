@@ -14,8 +14,8 @@ from train.stages import (
     reason,
 )
 from train.train_sopo import Options
+from utils.cores import usable_cores
 from utils.files import read_json, write_json
-from utils.threads import usable_cores
 
 PROBE = """
 import os, sys, time
