@@ -19,6 +19,7 @@ setup: .venv/.up-to-date
 	    echo 'error: SoPo needs Python 3.11 to 3.14, which $(INTERPRETER) is not; name one:' \
 	        '$(if $(wildcard .venv),rm -r .venv; )make setup PYTHON=python3.12' >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
+	@echo 'installing the packages of constraints.txt into .venv: minutes, as torch is large'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[vis,trackers,dev]'
 	touch $@
 
