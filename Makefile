@@ -5,34 +5,44 @@ PYTHON ?= python3
 BENCHMARK ?= synthetic
 BIN := .venv/bin
 
+# The interpreter that .venv has, or will have; the pinned versions are built for these Pythons
+INTERPRETER = $(or $(wildcard $(BIN)/python),$(PYTHON))
+SUITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
+
 .PHONY: setup test demo demo-full reproduce lint format clean
 
 setup: .venv/.up-to-date
+	@echo 'ready; for the commands of the README: source .venv/bin/activate'
 
 .venv/.up-to-date: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(INTERPRETER) -c '$(SUITS)' 2>/dev/null || { \
+	    echo 'error: SoPo needs Python 3.11 to 3.14, which $(INTERPRETER) is not; name one:' \
+	        '$(if $(wildcard .venv),rm -r .venv; )make setup PYTHON=python3.12' >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
+	@echo 'installing the packages of constraints.txt into .venv: minutes, as torch is large'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[vis,trackers,dev]'
 	touch $@
 
 test: lint
 	$(BIN)/python -m pytest
 
-lint: setup
+lint: .venv/.up-to-date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
-format: setup
+format: .venv/.up-to-date
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-demo: setup
+demo: .venv/.up-to-date
 	$(BIN)/python -m train.demo
 
-demo-full: setup
+demo-full: .venv/.up-to-date
 	$(BIN)/python -m train.demo --full
 
-reproduce: setup
+reproduce: .venv/.up-to-date
 	$(BIN)/python -m train.reproduce --benchmark $(BENCHMARK) $(if $(BVH),--bvh_dir '$(BVH)')
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache build *.egg-info

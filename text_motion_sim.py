@@ -4,9 +4,10 @@
     python text_motion_sim.py --run_dir save/reward --npy motion.npy --text "a person waves"
 
 The first form scores captions of a dataset against their own motion and against the motion of a
-caption that states something else. Without --dataset it takes HumanML3D where that is on disk, else
-the embedded dataset. The exit code is 0 when the ordering is right and 1 when it is not. The second
-form prints one score, (cos + 1) / 2, for raw (un-normalised) features ``[T, D]``.
+caption that states something else, and shows both captions. Without --dataset it takes HumanML3D
+where that is on disk, else the embedded dataset, and says which. The exit code is 0 when the
+ordering is right and 1 when it is not. The second form prints one score, (cos + 1) / 2, for raw
+(un-normalised) features ``[T, D]``.
 """
 
 from utils.start import entry_point
@@ -22,8 +23,9 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from data_loaders.humanml import MotionBatch, MotionDataset, make_loader, open_dataset
-from prepare.synthetic import Options as SyntheticOptions
-from prepare.synthetic import build
+from model.seam import Samples
+from prepare.procedural.dataset import Options as SyntheticOptions
+from prepare.procedural.dataset import build
 from rewards.tmr import TMRReward
 from tmr.model import TMR
 from utils.devices import DeviceOptions, pick_device
@@ -42,7 +44,7 @@ class Options(SeedOptions, DeviceOptions):
     text_encoder_path: str = option("", "local folder of DistilBERT")
     npy: str = option("", "one motion: raw features [T, D]")
     text: str = option("", "its caption")
-    dataset: str = option("", "humanml, kit, or the name of a folder in dataset/")
+    dataset: str = option("", "humanml, kit, or a folder in dataset/; none = what is there")
     data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
     split: str = option("test", "its split")
     num_pairs: int = option(64, "captions to score", minimum=8)
@@ -73,6 +75,7 @@ def open_any_dataset(options: Options) -> MotionDataset:
             return open_dataset(name, options.split, random_items=False)
         except UserError:
             print(f"no dataset {name} on disk")
+    print("making the embedded dataset in a temporary folder")
     with tempfile.TemporaryDirectory() as folder:
         build(SyntheticOptions(out=f"{folder}/synthetic", num_clips=600, seed=options.seed))
         return open_dataset("synthetic", options.split, f"{folder}/synthetic", random_items=False)
@@ -99,16 +102,18 @@ def other_rows(meanings: list[str]) -> list[int]:
 def check(reward: TMRReward, data: MotionDataset, options: Options) -> bool:
     """Print the table; True when matching pairs win significantly often (sign test)."""
     batch = pick_batch(data, options.num_pairs, options.seed)
-    motions = data.stats.denormalize(batch.motion)
+    motions = Samples(batch.motion, batch.lengths)
     others = other_rows(data.meanings(batch.captions))
-    own = reward.score(motions, batch.lengths, batch.captions).cpu()
-    other = reward.score(motions[others], batch.lengths[others], batch.captions).cpu()
-    print(f"{'own':>6} {'other':>6}  caption")
+    own = reward.score(motions, batch.captions).cpu()
+    other = reward.score(motions[torch.tensor(others)], batch.captions).cpu()
+    print(f"{data.folder.name}, {options.split} split")
+    print(f"{'own':>6} {'other':>6}  caption | caption of the other motion")
     for row in range(min(SHOWN, len(own))):
-        print(f"{own[row]:6.3f} {other[row]:6.3f}  {batch.captions[row]}")
+        both = f"{batch.captions[row]} | {batch.captions[others[row]]}"
+        print(f"{own[row]:6.3f} {other[row]:6.3f}  {both}")
     print(f"{own.mean():6.3f} {other.mean():6.3f}  mean of {len(own)} captions")
     wins = int((own > other).sum())
-    right = binomtest(wins, len(own), alternative="greater").pvalue < SIGNIFICANCE
+    right = bool(binomtest(wins, len(own), alternative="greater").pvalue < SIGNIFICANCE)
     print(
         f"{wins} of {len(own)} captions prefer their own motion: the ordering is "
         f"{'right' if right else 'WRONG, this model is no better than chance on this dataset'}"
@@ -123,11 +128,11 @@ def main() -> None:
     reward = TMRReward(model)
     if options.npy:
         motion = read_motion(options.npy)
-        score = reward.score(motion[None], torch.tensor([len(motion)]), [options.text])
+        score = reward.score(Samples(motion[None], torch.tensor([len(motion)])), [options.text])
         print(f"{Path(options.npy).name}: similarity to '{options.text}' is {float(score):.3}")
         return
     data = open_any_dataset(options)
-    reward.check_skeleton(data.skeleton)
+    reward.check(data.skeleton)
     sys.exit(0 if check(reward, data, options) else 1)
 
 

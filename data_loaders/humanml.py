@@ -2,7 +2,8 @@
 
 The rules are those of the public loaders: clips of 40 (KIT: 24) to 199 frames, captions for parts
 of a clip become clips of their own, lengths are cut to a multiple of 4 (one unit less in a third
-of the draws) from a random start, normalised, and zero-padded.
+of the draws) from a random start, and zero-padded. Batches are raw: whoever reads them
+normalises by statistics of its own.
 """
 
 from collections import Counter
@@ -21,8 +22,10 @@ from data_loaders.packing import PackedClips, load_packed
 from data_loaders.skeleton import HUMANML, KIT, SKELETONS, Skeleton, skeleton_for_dim
 from utils.errors import UserError
 from utils.files import read_json
+from utils.masks import zero_padding
+from utils.options import option
+from utils.places import here_or_project
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = {"humanml": "HumanML3D", "kit": "KIT-ML"}
 GROUPED = 6  # batches that are sorted by length together
 UNIT = 4  # lengths are multiples of this many frames
@@ -50,7 +53,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class MotionBatch:
-    """motion ``[B, T, D]`` normalised, zero beyond lengths ``[B]``; captions, tokens, names: B."""
+    """motion ``[B, T, D]`` raw, zero beyond lengths ``[B]``; captions, tokens, names: B."""
 
     motion: Tensor
     lengths: Tensor
@@ -58,11 +61,9 @@ class MotionBatch:
     tokens: list[tuple[str, ...]]
     names: list[str]
 
-    @property
-    def mask(self) -> Tensor:
-        """``[B, T]``, True = valid."""
-        frames = torch.arange(self.motion.shape[1], device=self.lengths.device)
-        return frames < self.lengths[:, None]
+    def normalized(self, stats: Statistics) -> Tensor:
+        """The motions ``[B, T, D]`` in the space of `stats`, zero beyond their lengths."""
+        return zero_padding(stats.normalize(self.motion), self.lengths)
 
     def to(self, device: torch.device | str) -> "MotionBatch":
         return MotionBatch(
@@ -74,18 +75,25 @@ class MotionBatch:
         )
 
 
+@dataclass
+class DatasetOptions:
+    """For every script that reads a dataset."""
+
+    dataset: str = option("humanml", "humanml, kit, or the name of a folder in dataset/")
+    data_dir: str = option("", "dataset folder, where it is not dataset/NAME", free="resume")
+
+
 def resolve_dataset(name: str, data_dir: str = "") -> DatasetFolder:
     """Find the folder of a dataset: `data_dir`, else ``dataset/NAME`` here or in the project.
 
     Raises UserError when it is missing or empty, or when its skeleton is unknown.
     """
     relative = Path("dataset") / FOLDERS.get(name, name)
-    places = [Path(data_dir)] if data_dir else [relative, PROJECT_ROOT / relative]
-    path = next((place for place in places if place.is_dir()), None)
-    if path is None or not any(path.iterdir()):
-        state = "does not exist" if path is None else "is empty"
+    path = Path(data_dir) if data_dir else here_or_project(relative)
+    if not path.is_dir() or not any(path.iterdir()):
+        state = "is empty" if path.is_dir() else "does not exist"
         raise UserError(
-            f"dataset {name}: folder {places[0]} {state}; put the data there, pass --data_dir, or "
+            f"dataset {name}: folder {path} {state}; put the data there, pass --data_dir, or "
             "make the embedded set with: python -m prepare.synthetic --out dataset/synthetic"
         )
     return DatasetFolder(name, path, _skeleton(name, path))
@@ -338,13 +346,12 @@ def _draw(entry: Entry, uniform: np.ndarray, random_items: bool) -> Draw:
 def collate(
     dataset: MotionDataset, items: list[tuple[Entry, Draw]], pad_to: int | None = None
 ) -> MotionBatch:
-    """Crop, normalise and zero-pad the items."""
+    """Crop and zero-pad the items."""
     lengths = torch.tensor([draw.length for _, draw in items])
     frames = pad_to or int(lengths.max())
     motion = torch.zeros(len(items), frames, dataset.stats.feature_dim)
     for row, (entry, draw) in zip(motion, items, strict=True):
-        part = dataset.raw(entry)[draw.first : draw.first + draw.length]
-        row[: draw.length] = dataset.stats.normalize(part)
+        row[: draw.length] = dataset.raw(entry)[draw.first : draw.first + draw.length]
     captions = [entry.captions[draw.caption] for entry, draw in items]
     return MotionBatch(
         motion,

@@ -7,6 +7,7 @@ that the co-embedding evaluators were trained with. ``reward_stats``: TMR's own.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -49,6 +50,21 @@ class Statistics:
         for name, value in (("Mean.npy", self.mean), ("Std.npy", self.std)):
             with atomic_write(folder / name) as temporary:
                 np.save(temporary, value.cpu().numpy().astype(np.float32))
+
+    def save_together(self, path: Path) -> None:
+        """Write both as one ``.npz``."""
+        with atomic_write(path) as temporary:
+            np.savez(temporary, mean=self.mean.cpu().numpy(), std=self.std.cpu().numpy())
+
+    @staticmethod
+    def load_together(path: Path, name: str) -> "Statistics":
+        """What `save_together` wrote. Raises UserError when the file is damaged."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                mean, std = torch.from_numpy(file["mean"]), torch.from_numpy(file["std"])
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+            raise UserError(f"{path} is damaged ({error}); copy it from the run again") from None
+        return Statistics(name, mean, std)
 
     @staticmethod
     def load(mean_path: Path, std_path: Path, name: str, eps: float = 0.0) -> "Statistics":

@@ -1,4 +1,4 @@
-"""Gaussian diffusion that predicts x0: forward process, posterior, and the masked error.
+"""Gaussian diffusion: forward process, posterior from x0, and the masked error.
 
 Works on any shape ``[B, ...]``; steps t ``[B]`` index the schedule. Coefficients are computed in
 float64 and applied in the type of the motion.

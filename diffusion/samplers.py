@@ -1,8 +1,8 @@
 """Samplers: one pure function per published algorithm, with one signature.
 
-A denoiser maps (x_t ``[B, ...]``, original step index ``[B]``) to x0. The noise source maps the
-number of the executed step (0 = the first) to noise shaped like x; `noise_from` draws it from a
-generator.
+A denoiser maps (x_t ``[B, ...]``, original step index ``[B]``) to x0; `denoiser_of_noise` makes one
+of a network that predicts the noise. The noise source maps the number of the executed step (0 = the
+first) to noise shaped like x; `noise_from` draws it from a generator.
 """
 
 import math
@@ -25,6 +25,15 @@ class Inpainting:
 
     mask: Tensor
     motion: Tensor
+
+
+def denoiser_of_noise(predict_noise: Denoiser, diffusion: GaussianDiffusion) -> Denoiser:
+    """x0 by a network that predicts the noise; `diffusion` is the whole process, not respaced."""
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        return diffusion.predict_x0(x, t, predict_noise(x, t))
+
+    return denoise
 
 
 def noise_from(
@@ -80,10 +89,14 @@ def sample_ddim(
     inpainting: Inpainting | None = None,
     clip: bool = False,
 ) -> Tensor:
-    """DDIM (Song et al. 2021, Eq. 12); eta = 0 is deterministic, eta = 1 close to ancestral."""
+    """DDIM (Song et al. 2021, Eq. 12); eta = 0 is deterministic, eta = 1 close to ancestral.
+
+    The last step leads to the schedule's `ddim_end`.
+    """
     schedule = diffusion.schedule
     first = schedule.num_timesteps - 1 if start is None else start
-    now, before = schedule.alphas_cumprod, schedule.alphas_cumprod_prev
+    now, before = schedule.alphas_cumprod, schedule.alphas_cumprod_prev.clone()
+    before[0] = schedule.ddim_end
     sigma = eta * ((1 - before) / (1 - now)).sqrt() * (1 - now / before).sqrt()
     direction = (1 - before - sigma**2).clamp(min=0).sqrt()
     signal = before.sqrt()
@@ -92,7 +105,7 @@ def sample_ddim(
         x0 = _predict_x0(denoise, diffusion, x, index, inpainting, clip)
         eps = diffusion.predict_eps(x, t, x0)
         x = float(signal[index]) * x0 + float(direction[index]) * eps
-        if index > 0 and eta > 0:
+        if sigma[index] > 0:
             x = x + float(sigma[index]) * noise(executed)
     return x
 
@@ -134,6 +147,34 @@ def sample_dpm(
             x = x + sigma[index - 1] * math.sqrt(-math.expm1(-2 * eta * h)) * noise(executed)
         last_x0, last_h = x0, h
     return _predict_x0(denoise, diffusion, x, 0, inpainting, clip)
+
+
+@torch.no_grad()
+def sample_lcm(
+    denoise: Denoiser,
+    diffusion: GaussianDiffusion,
+    x: Tensor,
+    noise: NoiseSource,
+    *,
+    start: int | None = None,
+    inpainting: Inpainting | None = None,
+    clip: bool = False,
+) -> Tensor:
+    """Multistep consistency sampling (Luo et al. 2023, Algorithm 3) of a distilled network.
+
+    The consistency function c_skip x + c_out x0 of every step t is noised to the next. With
+    s = 10 t, c_skip = 0.25 / (s^2 + 0.25) and c_out = s / sqrt(s^2 + 0.25).
+    """
+    first = diffusion.schedule.num_timesteps - 1 if start is None else start
+    for executed, index in enumerate(range(first, -1, -1)):
+        x0 = _predict_x0(denoise, diffusion, x, index, inpainting, clip)
+        scaled = 10.0 * int(diffusion.schedule.timestep_map[index])
+        variance = scaled**2 + 0.25
+        x = 0.25 / variance * x + scaled / math.sqrt(variance) * x0
+        if index > 0:
+            t = torch.full((len(x),), index - 1, device=x.device)
+            x = diffusion.q_sample(x, t, noise(executed))
+    return x
 
 
 def merge_noise(diffusion: GaussianDiffusion, kept: list[int], noise: NoiseSource) -> NoiseSource:

@@ -5,22 +5,27 @@ Dhariwal 2021 for the cosine schedule).
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from utils.errors import UserError
 
-SCHEDULES = ("cosine", "linear")
+SCHEDULES = ("cosine", "linear", "scaled_linear")
 
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """Betas ``[N]`` in float64 and the original step index ``[N]`` that the network is told."""
+    """Betas ``[N]`` in float64 and the original step index ``[N]`` that the network is told.
+
+    ddim_end is the share of signal alpha_bar that DDIM's last step leads to: 1, or less in models
+    of the family of Stable Diffusion, whose samples keep a trace of noise.
+    """
 
     betas: Tensor
     timestep_map: Tensor
+    ddim_end: float = 1.0
 
     def __post_init__(self) -> None:
         previous = torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_cumprod[:-1]])
@@ -64,16 +69,26 @@ class NoiseSchedule:
 
 
 def make_schedule(name: str, num_timesteps: int) -> NoiseSchedule:
-    """The ``cosine`` or ``linear`` schedule over `num_timesteps` steps."""
+    """The schedule of this name, one of `SCHEDULES`, over `num_timesteps` steps."""
+    scale = 1000 / num_timesteps  # fewer steps are longer ones
+    if name == "scaled_linear":
+        return scaled_linear_schedule(num_timesteps, 0.00085 * scale, 0.012 * scale)
     if name == "cosine":
         betas = [_cosine_beta(i, num_timesteps) for i in range(num_timesteps)]
         values = torch.tensor(betas, dtype=torch.float64)
     elif name == "linear":
-        scale = 1000 / num_timesteps
         values = torch.linspace(1e-4 * scale, 0.02 * scale, num_timesteps, dtype=torch.float64)
     else:
         raise UserError(f"--noise_schedule {name} is unknown; choose one of {', '.join(SCHEDULES)}")
     return NoiseSchedule(values, torch.arange(num_timesteps))
+
+
+def scaled_linear_schedule(num_timesteps: int, first: float, last: float) -> NoiseSchedule:
+    """Betas from `first` to `last` whose square roots are evenly spaced (Rombach et al. 2022);
+    DDIM ends at alpha_bar_0."""
+    roots = torch.linspace(first**0.5, last**0.5, num_timesteps, dtype=torch.float64)
+    betas = roots.square()
+    return NoiseSchedule(betas, torch.arange(num_timesteps), ddim_end=float(1 - betas[0]))
 
 
 def _cosine_beta(i: int, num_timesteps: int) -> float:
@@ -88,7 +103,9 @@ def respace(schedule: NoiseSchedule, timesteps: list[int]) -> NoiseSchedule:
     kept = torch.tensor(sorted(timesteps))
     cumulative = schedule.alphas_cumprod[kept]
     previous = torch.cat([torch.ones(1, dtype=torch.float64), cumulative[:-1]])
-    return NoiseSchedule(1 - cumulative / previous, schedule.timestep_map[kept])
+    return replace(
+        schedule, betas=1 - cumulative / previous, timestep_map=schedule.timestep_map[kept]
+    )
 
 
 def half_log_snr(schedule: NoiseSchedule) -> Tensor:
@@ -134,6 +151,29 @@ def select_timesteps(num_timesteps: int, spacing: str) -> list[int]:
             position += stride  # accumulated, as upstream does, so that ties round alike
         start += length
     return steps
+
+
+def select_offset_stride(num_timesteps: int, count: int) -> list[int]:
+    """`count` steps with the stride T // count, one later than DDIM's own: 1, 21, ... 981 for 50.
+
+    So the samplers of the family of Stable Diffusion place them (a "leading" spacing with an
+    offset of 1). With all T steps there is no room for the offset, and it is 0.
+    """
+    stride = num_timesteps // count
+    offset = min(1, num_timesteps - 1 - (count - 1) * stride)
+    return [offset + i * stride for i in range(count)]
+
+
+def select_consistency_steps(num_timesteps: int, count: int, taught: int) -> list[int]:
+    """`count` of the `taught` steps that a consistency student was distilled on, from the noisiest.
+
+    The taught ones end every T // taught steps: 19, 39, ... 999 for 50 (Luo et al. 2023). Raises
+    UserError when `count` exceeds them.
+    """
+    if count > taught:
+        raise UserError(f"a consistency student of {taught} steps cannot take {count}; lower them")
+    steps = [i * (num_timesteps // taught) - 1 for i in range(taught, 0, -1)]
+    return sorted(steps[i * taught // count] for i in range(count))
 
 
 def _fixed_stride(num_timesteps: int, count: int) -> list[int]:

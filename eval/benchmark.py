@@ -34,10 +34,10 @@ from eval.speed.few_steps import StepComparison, format_few_steps
 from eval.speed.timing import format_rows, matmul_peak, measure_item, seconds_of
 from eval.speed.waiting import compare_waiting, format_waiting
 from eval.speed.workload import FULL, GUIDANCE, QUICK, SMALL, Sizes, Workload
-from model.mdm.checkpoints import build_generator, load_generator
-from model.mdm.generator import MDMGenerator
+from model.families import load_generator
+from model.mdm.generator import MDMGenerator, build_generator
 from model.text.encoders import BuiltinEncoder, CachedTextEncoder
-from prepare import synthetic
+from prepare.procedural import dataset as synthetic
 from rewards.tmr import TMRReward
 from tmr.model import TMR
 from utils.devices import DeviceOptions, pick_device

@@ -14,7 +14,6 @@ from utils.start import entry_point
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from eval.motion_sets import (
@@ -26,6 +25,7 @@ from eval.motion_sets import (
     real_motions,
 )
 from model.mdm.generator import MDMGenerator
+from model.seam import Samples
 from utils.files import write_json
 from utils.options import option, parse_options
 from utils.provenance import provenance
@@ -49,30 +49,27 @@ def quarter_errors(
 
     Steps and noise depend on the seed alone, so that models can be subtracted from one another.
     """
-    rng, steps = torch_generator(seed, "cpu"), generator.diffusion.schedule.num_timesteps
+    rng, steps = torch_generator(seed, "cpu"), generator.levels
     sums = torch.zeros(QUARTERS, dtype=torch.float64)
     for rows in torch.arange(len(motions.lengths)).split(batch_size):
         part = motions.rows(rows)
-        normalised, lengths = prepare(generator, part)
+        encoded = encode(generator, part)
         condition = generator.encode_text(part.captions)
         for quarter in range(QUARTERS):
             low, high = (steps * q // QUARTERS for q in (quarter, quarter + 1))
             for _ in range(draws):
-                t = torch.randint(low, high, (len(rows),), generator=rng)
-                noise = torch.randn(normalised.shape, generator=rng)
-                inputs = (x.to(generator.device) for x in (normalised, lengths, t, noise))
-                sums[quarter] += generator.denoising_error(*inputs, condition).double().sum().cpu()
+                t = torch.randint(low, high, (len(rows),), generator=rng).to(generator.device)
+                noise = torch.randn(encoded.x.shape, generator=rng).to(generator.device)
+                errors = generator.error(encoded, t, noise, condition)
+                sums[quarter] += errors.double().sum().cpu()
     return (sums / (draws * len(motions.lengths))).tolist()
 
 
-def prepare(generator: MDMGenerator, motions: MotionSet) -> tuple[Tensor, Tensor]:
-    """Normalised motions ``[B, T, D]``, zero beyond their lengths, and the lengths ``[B]``."""
-    frames = generator.padded_frames or int(motions.lengths.max())
-    raw = motions.motions[:, :frames].to(generator.device)
-    mask = torch.arange(raw.shape[1]) < motions.lengths[:, None]
-    normalised = generator.stats.normalize(raw).cpu() * mask.unsqueeze(-1)
-    missing = frames - normalised.shape[1]
-    return torch.nn.functional.pad(normalised, (0, 0, 0, missing)), motions.lengths
+def encode(generator: MDMGenerator, motions: MotionSet) -> Samples:
+    """In the generator's space; no frame is kept that none of the motions has."""
+    frames = int(motions.lengths.max())
+    raw = Samples(motions.motions[:, :frames], motions.lengths)
+    return generator.encode(raw.to(generator.device))
 
 
 def format_table(errors: dict[str, dict[str, list[float]]]) -> str:

@@ -29,7 +29,8 @@ from eval.motion_sets import (
     open_split,
     real_motions,
 )
-from rewards.tmr import Reward, TMRReward
+from rewards.seam import Reward
+from rewards.tmr import TMRReward
 from utils.devices import pick_device
 from utils.errors import UserError
 from utils.files import write_json

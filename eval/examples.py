@@ -29,7 +29,7 @@ from data_loaders.humanml import open_dataset
 from data_loaders.skeleton import Skeleton
 from eval.judging import JudgedOptions, load_judge, scores
 from eval.motion_sets import MotionSet, generated_motions, load_model, real_motions
-from model.mdm.checkpoints import read_model_args
+from model.checkpoint_files import read_model_args
 from sample.video import Panel, video_suffix, write_video
 from utils.errors import UserError
 from utils.files import prepare_output_dir, write_json, write_text

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data_loaders.humanml import MotionBatch, open_dataset, resolve_dataset
-from data_loaders.normalizer import convert
+from diffusion.sampling import SAMPLERS, SamplerOptions
 from eval.metrics import POOL
 from eval.motion_quality import Judges, Quality, format_quality, measure_generator
 from eval.progress import Progress
@@ -29,10 +29,12 @@ from eval.protocol import (
 )
 from eval.results_table import STYLES, Setting, format_table, rows_of
 from eval.split_embeddings import SplitEmbeddings
+from model.checkpoint_files import label_of, read_model_args
 from model.compiled import COMPILE_HELP
-from model.mdm.checkpoints import load_generator, read_model_args, step_of
-from model.mdm.generator import SAMPLERS, MotionGenerator, SamplerOptions
-from rewards.co_embedding import CoEmbedder, EvaluatorFiles
+from model.families import load_generator
+from model.seam import MotionGenerator, Samples
+from rewards.co_embedding import READ_BEYOND, CoEmbedder, EvaluatorFiles
+from rewards.seam import check_width
 from utils.devices import DeviceOptions, pick_device
 from utils.errors import UserError
 from utils.files import write_json, write_text
@@ -64,12 +66,16 @@ class Options(SeedOptions, DeviceOptions):
     batch_size: int = option(32, "motions generated at once; pools stay at 32", minimum=1)
     replications: int = option(0, "repetitions of the evaluation; 0 = the mode's", minimum=0)
     num_motions: int = option(0, "generated motions; 0 = the mode's", minimum=0)
-    diversity_pairs: int = option(0, "pairs of Diversity; 0 = the mode's", minimum=0)
+    diversity_pairs: int = option(
+        0, "pairs of Diversity; 0 = the mode's, fewer on a small split", minimum=0
+    )
     precision: str = option("fp32", "of the generator", choices=("fp32", "bf16"))
     compile: bool = option(False, COMPILE_HELP)
-    output_dir: str = option("", "folder for log and tables; none = beside the checkpoint")
-    overwrite: bool = option(False, "replace the log of an earlier evaluation")
-    resume: bool = option(False, "go on after the last finished replication")
+    output_dir: str = option(
+        "", "folder for log and tables; none = beside the checkpoint", free="always"
+    )
+    overwrite: bool = option(False, "replace the log of an earlier evaluation", free="always")
+    resume: bool = option(False, "go on after the last finished replication", free="always")
     judge_path: str = option("", "run folder of a TMR that no training has seen; none = skip")
     reward_path: str = option("", "run folder of the training reward, to show beside the judge")
     measure_motions: bool = option(False, "feet, jerk and stated facts, without a judge as well")
@@ -183,29 +189,25 @@ class Evaluation:
 
     @torch.no_grad()
     def _embed_batch(self, prompts: Prompts) -> Tensor:
-        motions = self._sample(prompts).float()
+        motions = self._sample(prompts).x.float()
         finite = motions.isfinite().all(dim=2).all(dim=1)
         motions = motions.where(finite[:, None, None], torch.zeros_like(motions))
-        normalised = convert(motions, self.generator.stats, self.embedder.stats)
+        normalised = self.embedder.stats.normalize(motions)
         embedded = self.embedder.embed_motions(normalised, prompts.lengths)
         embedded[~finite.to(embedded.device)] = torch.nan
         return embedded
 
-    def _sample(self, prompts: Prompts) -> Tensor:
-        """Motions ``[B, 196, D]`` that keep what was sampled after their lengths.
+    def _sample(self, prompts: Prompts) -> Samples:
+        """Raw motions ``[B, 196, D]`` that keep what was sampled just after their lengths.
 
         A sample ends with its longest motion, but the evaluators read a little further: one more
         motion of full length, then dropped, makes all frames available.
         """
         captions = [*prompts.captions, prompts.captions[-1]]
         lengths = torch.cat([prompts.lengths, torch.tensor([self.frames])])
-        return self.generator.sample(
-            self.generator.encode_text(captions),
-            lengths.to(self.generator.device),
-            SamplerOptions(self.options.sampler, self.options.sample_steps or None),
-            self.options.guidance_param,
-            generator=self.noise,
-        )[:-1]
+        like = self.generator.blank(lengths.to(self.generator.device))
+        condition = self.generator.encode_text(captions)
+        return self.generator.decode(self.generator.sample(condition, like, self.noise))[:-1]
 
 
 def _broken(embedded: Tensor, prompts: Prompts) -> list[str]:
@@ -217,7 +219,7 @@ def _broken(embedded: Tensor, prompts: Prompts) -> list[str]:
 def log_path(options: Options) -> Path:
     """Upstream's name; a sampler or split that upstream does not have is appended."""
     model_path = Path(options.model_path).resolve()
-    name = f"eval_humanml_{model_path.parent.name}_{step_of(model_path):09d}"
+    name = f"eval_humanml_{model_path.parent.name}_{label_of(model_path)}"
     if options.guidance_param != 1:
         name += f"_gscale{options.guidance_param}"
     name += f"_{options.eval_mode}"
@@ -237,6 +239,20 @@ class Prepared:
     judges: Judges
 
 
+def fit_protocol(options: Options, clips: int) -> Protocol:
+    """The protocol on a split of so many clips; says so where pairs of Diversity are left out."""
+    wanted = options.protocol()
+    if options.diversity_pairs:
+        return wanted
+    protocol = wanted.fitted(clips)
+    if protocol != wanted:
+        print(
+            f"Diversity of {protocol.diversity_pairs} pairs instead of {wanted.diversity_pairs}: "
+            f"the split has {clips} clips"
+        )
+    return protocol
+
+
 def prepare_evaluation(options: Options) -> Prepared:
     """Load everything and refuse what cannot work, before the long run."""
     dataset = options.dataset or str(read_model_args(options.model_path).get("dataset", "humanml"))
@@ -245,24 +261,21 @@ def prepare_evaluation(options: Options) -> Prepared:
     device = pick_device(options.device)
     embedder = CoEmbedder.load(files, device)
     data = open_dataset(dataset, options.split, options.data_dir)
-    protocol = options.protocol()
+    protocol = fit_protocol(options, len(data))
     protocol.check(len(data), embedder.width)
     generator = load_generator(
         options.model_path,
         device,
         data_dir=options.data_dir,
         text_encoder_path=options.text_encoder_path,
+        sampler=SamplerOptions(options.sampler, options.sample_steps or None),
+        guidance=options.guidance_param,
         autocast=torch.bfloat16 if options.precision == "bf16" else None,
         compiled=options.compile,
+        skeleton=data.skeleton,
     )
-    widths = {
-        "the model": generator.stats.feature_dim,
-        f"dataset {dataset}": data.stats.feature_dim,
-        "the evaluators": embedder.stats.feature_dim,
-    }
-    if len(set(widths.values())) > 1:
-        found = ", ".join(f"{name} has {width}" for name, width in widths.items())
-        raise UserError(f"the numbers of features differ: {found}; pass a matching --dataset")
+    generator = replace(generator, spill=READ_BEYOND)
+    check_width("the evaluators", embedder.stats.feature_dim, data.skeleton, "pass --evaluator_dir")
     judges = Judges.load(
         options.judge_path,
         options.reward_path,

@@ -100,13 +100,13 @@ def judge_motions(
 def scores(reward: TMRReward, motions: MotionSet) -> Tensor:
     """Rewards ``[N]`` on the CPU, in batches."""
     parts = [motions.rows(r) for r in torch.arange(len(motions.captions)).split(256)]
-    return torch.cat([reward.score(p.motions, p.lengths, p.captions).cpu() for p in parts])
+    return torch.cat([reward.score(p.samples, p.captions).cpu() for p in parts])
 
 
 def embed(judge: TMRReward, motions: MotionSet) -> Tensor:
     """Judge embeddings ``[N, d]`` on the CPU, in batches."""
     parts = [motions.rows(r) for r in torch.arange(len(motions.captions)).split(256)]
-    return torch.cat([judge.embed_motions(p.motions, p.lengths).cpu() for p in parts])
+    return torch.cat([judge.embed(p.samples).cpu() for p in parts])
 
 
 def measure_joints(data: MotionDataset, motions: MotionSet) -> tuple[FactAccuracy | None, float]:

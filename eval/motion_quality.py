@@ -15,7 +15,7 @@ from data_loaders.humanml import MotionDataset
 from data_loaders.skeleton import Skeleton
 from eval.judging import embed, measure_joints, scores
 from eval.motion_sets import MotionSet, SampledOptions, generated_motions, real_motions
-from model.mdm.generator import MotionGenerator
+from model.seam import MotionGenerator
 from rewards.tmr import TMRReward
 from tmr.retrieval import retrieval_metrics, similarity_matrix
 from utils.tables import markdown_table

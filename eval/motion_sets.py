@@ -10,9 +10,12 @@ from tqdm import tqdm
 
 from data_loaders.humanml import MotionDataset, make_loader, open_dataset
 from data_loaders.skeleton import Skeleton
+from diffusion.sampling import SAMPLERS, SamplerOptions
+from model.checkpoint_files import read_model_args
 from model.compiled import COMPILE_HELP
-from model.mdm.checkpoints import load_generator, read_model_args
-from model.mdm.generator import SAMPLERS, MDMGenerator, MotionGenerator, SamplerOptions
+from model.families import load_generator
+from model.mdm.generator import MDMGenerator
+from model.seam import MotionGenerator, Samples
 from utils.devices import DeviceOptions, pick_device
 from utils.errors import UserError
 from utils.options import option
@@ -55,6 +58,10 @@ class MotionSet:
     captions: list[str]
     names: list[str]
 
+    @property
+    def samples(self) -> Samples:
+        return Samples(self.motions, self.lengths)
+
     def rows(self, keep: Tensor) -> "MotionSet":
         index = keep.tolist()
         captions, names = [self.captions[i] for i in index], [self.names[i] for i in index]
@@ -79,7 +86,7 @@ def real_motions(data: MotionDataset, batch_size: int) -> MotionSet:
     """Every clip once, with its first caption and uncropped, in order."""
     motions, lengths, captions, names = [], [], [], []
     for batch in make_loader(data, batch_size, shuffle=False):
-        motions.append(data.stats.denormalize(batch.motion) * batch.mask.unsqueeze(-1))
+        motions.append(batch.motion)
         lengths.append(batch.lengths)
         captions += batch.captions
         names += batch.names
@@ -88,17 +95,17 @@ def real_motions(data: MotionDataset, batch_size: int) -> MotionSet:
 
 def load_model(path: str, options: SampledOptions, skeleton: Skeleton) -> MDMGenerator:
     """The checkpoint as a generator. Raises UserError when it makes motions of another skeleton."""
-    generator = load_generator(
+    return load_generator(
         path,
         pick_device(options.device),
         data_dir=options.data_dir,
         text_encoder_path=options.text_encoder_path,
         autocast=torch.bfloat16 if options.precision == "bf16" else None,
         compiled=options.compile,
+        sampler=SamplerOptions(options.sampler, options.sample_steps or None),
+        guidance=options.guidance_param,
+        skeleton=skeleton,
     )
-    if generator.skeleton != skeleton:
-        raise UserError(f"{path} makes {generator.skeleton.name} motions, not {skeleton.name}")
-    return generator
 
 
 @torch.no_grad()
@@ -107,16 +114,11 @@ def generated_motions(
 ) -> MotionSet:
     """One motion per caption and length of `real`; the noise depends on the seed alone."""
     rng = torch.Generator(generator.device).manual_seed(options.seed)
-    sampler = SamplerOptions(options.sampler, options.sample_steps or None)
     motions = []
     for rows in tqdm(torch.arange(len(real.captions)).split(options.batch_size), desc=name):
-        lengths = real.lengths[rows].to(generator.device)
+        like = generator.blank(real.lengths[rows].to(generator.device))
         condition = generator.encode_text([real.captions[i] for i in rows.tolist()])
-        sample = generator.sample(
-            condition, lengths, sampler, options.guidance_param, generator=rng
-        )
-        valid = torch.arange(sample.shape[1], device=sample.device) < lengths[:, None]
-        motions.append((generator.stats.denormalize(sample) * valid.unsqueeze(-1)).cpu())
+        motions.append(generator.decode(generator.sample(condition, like, rng)).x.cpu())
     return replace(real, motions=_stack(motions))
 
 

@@ -6,7 +6,7 @@ Source: Guo et al., CVPR 2022; Tevet et al., "Human Motion Diffusion Model", ICL
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -49,6 +49,14 @@ class Protocol:
     def pools(self, clips: int) -> int:
         """Generated pools of 32 where the split has so many clips."""
         return min(-(-self.motions // POOL), clips // POOL)
+
+    def fitted(self, clips: int) -> "Protocol":
+        """With fewer pairs of Diversity where a split has too few motions for them: half as many
+        as motions, so that some broken ones can be left out."""
+        motions = self.pools(clips) * POOL
+        return (
+            self if motions > self.diversity_pairs else replace(self, diversity_pairs=motions // 2)
+        )
 
     def check(self, clips: int, embedding_width: int) -> None:
         """Raises UserError when the split is too small for the metrics, before anything is run."""
@@ -218,40 +226,41 @@ def precision(
     motions: np.ndarray,
     meanings: list[str] | None,
     rng: np.random.RandomState,
+    pool: int = POOL,
 ) -> np.ndarray:
     """R-Precision ``[3]``: over the consecutive pools, or over pools of distinct meanings.
 
-    With meanings, every text is asked in a pool of its own motion and of 31 whose texts state
-    other things, pairwise distinct. Raises UserError when there are fewer than 32 meanings.
+    With meanings, every text is asked in a pool of its own motion and of others whose texts state
+    other things, pairwise distinct. Raises UserError when there are too few for one pool.
     """
     if meanings is None:
-        return r_precision(texts, motions)
-    pools = distinct_pools(meanings, rng)
+        return r_precision(texts, motions, pool=pool)
+    pools = distinct_pools(meanings, rng, pool)
     hits = [top_k_hits(texts[i : i + 1], motions[pool])[0] for i, pool in enumerate(pools)]
     return np.mean(hits, axis=0)
 
 
-def check_distinct(meanings: list[str]) -> None:
+def check_distinct(meanings: list[str], pool: int = POOL) -> None:
     """Raises UserError when there are too few distinct meanings for a pool."""
     count = len(set(meanings))
-    if count < POOL:
+    if count < pool:
         raise UserError(
-            f"R-Precision needs pools of {POOL} distinct meanings, these captions have {count}: "
+            f"R-Precision needs pools of {pool} distinct meanings, these captions have {count}: "
             "use a larger split or more motions (--num_motions)"
         )
 
 
-def distinct_pools(meanings: list[str], rng: np.random.RandomState) -> np.ndarray:
-    """Rows ``[N, 32]`` of one pool per item: itself first, then 31 items of other meanings.
+def distinct_pools(meanings: list[str], rng: np.random.RandomState, pool: int = POOL) -> np.ndarray:
+    """Rows ``[N, pool]`` of one pool per item: itself first, then items of other meanings.
 
-    The 31 meanings are drawn uniformly without repetition, then one item of each.
+    The other meanings are drawn uniformly without repetition, then one item of each.
     """
-    check_distinct(meanings)
+    check_distinct(meanings, pool)
     kinds, kind = np.unique(meanings, return_inverse=True)
     members = [np.flatnonzero(kind == k) for k in range(len(kinds))]
-    pools = np.empty((len(kind), POOL), int)
+    pools = np.empty((len(kind), pool), int)
     for row, own in enumerate(kind):
-        others = rng.choice(len(kinds) - 1, POOL - 1, replace=False)
+        others = rng.choice(len(kinds) - 1, pool - 1, replace=False)
         others += others >= own
         pools[row] = [row, *(members[k][rng.randint(len(members[k]))] for k in others)]
     return pools

@@ -23,7 +23,7 @@ from torch import Tensor
 from data_loaders.humanml import MotionDataset
 from eval.judging import JudgedOptions, load_judge, measure_joints, scores
 from eval.motion_sets import MotionSet, generated_motions, load_model, open_split, real_motions
-from model.mdm.generator import MotionGenerator
+from model.seam import MotionGenerator
 from rewards.tmr import TMRReward
 from utils.errors import UserError
 from utils.files import write_json

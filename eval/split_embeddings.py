@@ -108,9 +108,8 @@ def _embed_crops(
     data: MotionDataset, embedder: CoEmbedder, crops: list[tuple[Entry, Draw]]
 ) -> Tensor:
     """Zero-padded after normalisation to the full length, as upstream's loader does."""
-    real = MotionDataset(data.folder, data.packed, data.entries, embedder.stats, data.annotations)
     found = []
     for i in tqdm(range(0, len(crops), BATCH), desc="real motions"):
-        batch = collate(real, crops[i : i + BATCH], data.skeleton.max_length)
-        found.append(embedder.embed_motions(batch.motion, batch.lengths))
+        batch = collate(data, crops[i : i + BATCH], data.skeleton.max_length)
+        found.append(embedder.embed_motions(batch.normalized(embedder.stats), batch.lengths))
     return torch.cat(found)

@@ -9,7 +9,7 @@ The best of each column is bold (Diversity: nearest to real). A star marks a run
 the first one at p < 0.05 in a paired t-test over the replications, which share their seed. The
 column "R - real" is the distance to real data; a dagger marks figures above it, an artefact of the
 evaluators and not a success. Runs of other datasets, splits, protocols, evaluators or seeds are
-refused.
+refused. --published adds what papers report on the test splits of HumanML3D and KIT-ML.
 """
 
 from utils.start import entry_point
@@ -29,6 +29,7 @@ from utils.intervals import mean_and_interval
 from utils.options import option, parse_options
 
 PUBLISHED = Path(__file__).with_name("published_results.yaml")
+PUBLISHED_DATASETS = {"humanml": "HumanML3D", "kit": "KIT-ML"}
 
 
 @dataclass
@@ -37,7 +38,7 @@ class Options:
     names: list[str] = option(
         [], "their names in the table, one name for several seeds; none = the models' folders"
     )
-    published: bool = option(False, "add the published rows of the same dataset")
+    published: bool = option(False, "add published rows; results must be of HumanML3D or KIT-ML")
     groups: list[str] = option(["main"], "which of them: main, ablation, tau, strategy, later")
     style: str = option("markdown", "of the table", choices=("markdown", "latex", "csv"))
     output: str = option("", "file for the table; none = print only")
@@ -79,6 +80,12 @@ def published_rows(setting: Setting, groups: Sequence[str]) -> tuple[list[Row], 
 
     Raises UserError where they were measured in another setting, or there are none.
     """
+    if setting.dataset not in PUBLISHED_DATASETS:
+        raise UserError(
+            f"--published: the published rows are of {' and '.join(PUBLISHED_DATASETS.values())} "
+            f"(--dataset {' or '.join(PUBLISHED_DATASETS)}), these results of {setting.dataset}; "
+            "leave it out"
+        )
     content = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
     standard = {k: v for k, v in asdict(MODES["wo_mm"]).items() if k != "repeated_captions"}
     standard |= {"split": "test", "pools": "random"}

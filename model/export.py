@@ -12,12 +12,8 @@ from utils.start import entry_point
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.mdm.checkpoints import (
-    config_from_args,
-    load_stats,
-    load_weights,
-    read_model_args,
-)
+from model.checkpoint_files import load_stats, read_model_args
+from model.mdm.checkpoints import config_from_args, load_weights
 from model.mdm.network import MDM
 from model.single_file import SUFFIX, is_single_file, write_single_file
 from utils.errors import UserError

@@ -9,6 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def length_mask(lengths: Tensor, frames: int) -> Tensor:
+    """``[B]`` -> ``[B, frames]``, True = valid."""
+    return torch.arange(frames, device=lengths.device) < lengths[:, None]
+
+
 def attention_bias(hidden: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """Positions to hide ``[B, S]`` (True = hidden) to what is added to the scores
     ``[B, 1, 1, S]``: 0 or -infinity."""

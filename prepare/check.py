@@ -21,14 +21,16 @@ import torch
 
 from data_loaders.humanml import FOLDERS, open_dataset, resolve_dataset
 from data_loaders.skeleton import SKELETONS
-from model.mdm.checkpoints import load_stats, read_model_args
+from model.checkpoint_files import load_stats, read_model_args
 from model.mdm.network import MDMConfig
 from model.text.encoders import build_text_encoder
 from rewards.co_embedding import CoEmbedder, EvaluatorFiles
 from rewards.tmr import TMRReward
-from tmr.model import TMR
+from tmr.model import TMR, find_run
+from utils.commands import typed
 from utils.errors import UserError
 from utils.options import option, parse_options
+from utils.places import here_or_project
 
 TASKS = ("train", "generate", "evaluate")
 SPLITS = {"train": ("train", "val"), "generate": (), "evaluate": ("test",)}
@@ -68,7 +70,7 @@ PUBLISHED = {
 TEXT_ENCODER_COMMAND = (
     "going online once; or for CLIP: bash prepare/download_clip.sh and --text_encoder_path clip"
 )
-EVALUATORS_COMMAND = "bash prepare/download_evaluators.sh && bash prepare/download_glove.sh"
+EVALUATORS_COMMAND = "bash prepare/download_t2m_evaluators.sh && bash prepare/download_glove.sh"
 
 
 @dataclass
@@ -83,7 +85,9 @@ class Options:
     text_encoder_path: str = option("", "CLIP or DistilBERT of the checkpoint; none = the hub's")
 
     def validate(self) -> None:
-        self.model_path = self.model_path or PUBLISHED[self.dataset].model_path
+        self.model_path = self.model_path or str(
+            here_or_project(PUBLISHED[self.dataset].model_path)
+        )
         self.reward_path = self.reward_path or PUBLISHED[self.dataset].reward_path
 
 
@@ -145,9 +149,10 @@ def _split(options: Options, split: str) -> str:
 
 
 def _reward(options: Options) -> str:
-    reward = TMRReward(TMR.load(options.reward_path))
-    reward.check_skeleton(SKELETONS[options.dataset])
-    return options.reward_path
+    folder = find_run(options.reward_path)
+    reward = TMRReward(TMR.load(folder))
+    reward.check(SKELETONS[options.dataset])
+    return str(folder)
 
 
 def _evaluators(options: Options) -> str:
@@ -179,7 +184,7 @@ def format_findings(findings: list[Finding]) -> str:
         )
         if not finding.there:
             lines.append(f"{'':14} {'->':>7} {finding.asset.command}")
-    return "\n".join(lines)
+    return typed("\n".join(lines))
 
 
 @entry_point

@@ -1,9 +1,11 @@
-# Shared by prepare/download_*.sh; sourced, not run. Files go to $OUT (the project's folder, or --out).
+# Shared by prepare/download_*.sh; sourced, not run. Files go to $OUT: the folder of --out, else the
+# project's, or the current one where the project is installed as a package.
 # A download grows as FILE.part and is renamed when it is complete, so a stopped one is resumed and
 # nothing half-written is ever in place. What is there already is kept.
 # shellcheck shell=bash
 
 OUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+[[ -f $OUT/pyproject.toml ]] || OUT=$PWD
 DRY_RUN=false
 TAKES_NAMES=false # a script that takes words sets it before parse_options
 NAMES=()
@@ -23,7 +25,7 @@ parse_options() {
         case $1 in
             -h | --help)
                 say "$usage"
-                say "  --out DIR   folder to write to instead of the project's"
+                say "  --out DIR   folder to write to instead of $OUT"
                 say "  --dry_run   print what would go where, and change nothing"
                 exit 0
                 ;;

@@ -12,7 +12,7 @@ the seed and its number alone, so a run that was killed goes on with --resume to
 
 from utils.start import entry_point
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,40 +20,35 @@ import torch
 from tqdm import tqdm
 
 from data_loaders.humanml import Draw, Entry, MotionDataset, collate, open_dataset, unit_length
+from model.checkpoint_files import read_model_args
 from model.compiled import COMPILE_HELP
-from model.mdm.checkpoints import load_generator, read_model_args
-from model.mdm.generator import SAMPLERS, SamplerOptions
+from model.families import load_generator
+from model.seam import Samples
 from rewards.load import RewardOptions, load_reward
 from train.preference.fixed_pairs import PairIndex, PairKey, PairStore, shard_path, write_shard
+from train.preference.options import CandidateOptions
 from train.preference.pairs import CandidateSampler
 from utils.devices import DeviceOptions, pick_device
 from utils.errors import UserError
 from utils.files import prepare_output_dir
-from utils.options import option, parse_options
+from utils.options import changed_options, fixed_options, option, parse_options
 from utils.seeding import SeedOptions, torch_generator
 
 
 @dataclass
-class Options(RewardOptions, SeedOptions, DeviceOptions):
+class Options(CandidateOptions, RewardOptions, SeedOptions, DeviceOptions):
     model_path: str = option("", "checkpoint of the reference model", required=True)
-    out: str = option("", "folder of the pairs", required=True)
+    out: str = option("", "folder of the pairs", required=True, free="always")
     dataset: str = option("humanml", "humanml, kit, or the name of a folder in dataset/")
     data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
     text_encoder_path: str = option("", "local folder of CLIP or DistilBERT")
     num_candidates: int = option(4, "K motions generated per caption", minimum=2)
     num_captions: int = option(0, "training captions, drawn at random; 0 = all", minimum=0)
-    candidate_sampler: str = option("ancestral", "of the motions", choices=SAMPLERS)
-    candidate_steps: int = option(0, "denoising steps; 0 = all of the model's", minimum=0)
-    guidance_param: float = option(2.5, "guidance scale; 1 = none", minimum=0)
     batch_size: int = option(64, "captions generated at once, and per file", minimum=1)
     precision: str = option("fp32", "of the generator", choices=("fp32", "bf16"))
-    compile: bool = option(False, COMPILE_HELP)
-    resume: bool = option(False, "go on with the folder of the same options")
-    overwrite: bool = option(False, "replace pairs that are in the folder")
-
-
-# Options that do not change the pairs
-NO_CONTENT = ("out", "device", "compile", "resume", "overwrite")
+    compile: bool = option(False, COMPILE_HELP, free="always")
+    resume: bool = option(False, "go on with the folder of the same options", free="always")
+    overwrite: bool = option(False, "replace pairs that are in the folder", free="always")
 
 
 def plan(data: MotionDataset, options: Options) -> PairIndex:
@@ -71,8 +66,7 @@ def plan(data: MotionDataset, options: Options) -> PairIndex:
         rng = np.random.default_rng(options.seed)
         chosen = rng.choice(len(keys), options.num_captions, replace=False)
         keys = [keys[i] for i in sorted(chosen)]
-    content = {k: v for k, v in asdict(options).items() if k not in NO_CONTENT}
-    return PairIndex(options.dataset, data.stats.feature_dim, content, keys)
+    return PairIndex(options.dataset, data.stats.feature_dim, fixed_options(options), keys)
 
 
 def claim_folder(index: PairIndex, options: Options) -> Path:
@@ -80,9 +74,8 @@ def claim_folder(index: PairIndex, options: Options) -> Path:
     folder = prepare_output_dir(options.out, options.overwrite, options.resume, option="--out")
     if options.resume and (folder / "index.json").is_file():
         found = PairIndex.read(folder)
-        if found != index:
-            old, new = found.options, index.options
-            changed = [f"--{k} {old.get(k)} -> {v}" for k, v in new.items() if old.get(k) != v]
+        changed = changed_options(found.options, options)
+        if changed or replace(found, options=index.options) != index:
             raise UserError(
                 f"--resume: {folder} was begun with {', '.join(changed) or 'other clips'}; repeat "
                 "its options, or name another folder"
@@ -114,10 +107,11 @@ def generate(
         policy = candidates.policy
         batch = collate(data, items, policy.padded_frames).to(policy.device)
         rng = torch_generator((seed * 1_000_003 + number) % 2**63, policy.device)
-        drawn = candidates(batch, policy.encode_text(batch.captions), rng)
-        if not drawn.raw.isfinite().all():
+        clips = policy.encode(Samples(batch.motion, batch.lengths), rng)
+        drawn = candidates(clips, batch.captions, policy.encode_text(batch.captions), rng)
+        if not drawn.raw.x.isfinite().all():
             raise UserError("generated motions hold NaN or infinity: the model has diverged")
-        write_shard(path, drawn, batch.lengths)
+        write_shard(path, drawn)
 
 
 @entry_point
@@ -134,16 +128,11 @@ def main() -> None:
         text_encoder_path=options.text_encoder_path,
         autocast=torch.bfloat16 if options.precision == "bf16" else None,
         compiled=options.compile,
+        sampler=options.sampler,
+        guidance=options.guidance_param,
+        skeleton=data.skeleton,
     )
-    if policy.stats.feature_dim != data.stats.feature_dim:
-        raise UserError(
-            f"{options.model_path} generates {policy.stats.feature_dim} features, dataset "
-            f"{options.dataset} has {data.stats.feature_dim}; pass a matching --dataset"
-        )
-    sampler = SamplerOptions(options.candidate_sampler, options.candidate_steps or None)
-    candidates = CandidateSampler(
-        policy, reward, options.num_candidates, sampler, options.guidance_param
-    )
+    candidates = CandidateSampler(policy, reward, options.num_candidates)
     index = plan(data, options)
     folder = claim_folder(index, options)
     generate(index, data, candidates, folder, options.seed)

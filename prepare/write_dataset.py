@@ -10,13 +10,16 @@
     out/dataset.json                skeleton, frame rate, counts and how the folder was made
 
 Everything is written to a temporary sibling folder that takes the final name at the very end.
+What a killed run has left of it goes away when the same folder is written again.
 """
 
 import csv
 import dataclasses
+import glob
 import os
+import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +33,7 @@ from data_loaders.facts import Fact, swap_sides
 from data_loaders.features import ProcessedMotion, features_to_joints
 from data_loaders.normalizer import compute_statistics
 from data_loaders.skeleton import HUMANML, Skeleton, skeleton_for_dim
+from prepare.plausible import check_plausible
 from utils.errors import UserError
 from utils.files import read_array, write_json, write_text
 
@@ -83,9 +87,30 @@ def swap_side_words(label: str) -> str:
     return "_".join(swap_left_right(part) for part in label.split("_"))
 
 
+def collect_notes(entries: Iterable[ClipEntry]) -> dict[str, CaptionNote]:
+    """Facts and meanings of captions by their text.
+
+    Raises UserError when one text is given with two different notes.
+    """
+    notes: dict[str, CaptionNote] = {}
+    for entry in entries:
+        for noted in entry.captions:
+            if not (noted.facts or noted.meaning):
+                continue
+            text = noted.caption.text
+            note = CaptionNote(noted.facts, noted.meaning or text)
+            if notes.setdefault(text, note) != note:
+                raise UserError(f"the caption {text!r} is given with two different notes")
+    return notes
+
+
 def write_motion(folder: Path, name: str, motion: ProcessedMotion) -> int:
-    """Save the arrays of one clip and return its length T. Worker processes may call this."""
+    """Save the arrays of one clip and return its length T. Worker processes may call this.
+
+    Raises ImplausibleMotion, before anything is written, for values that no person reaches.
+    """
     features = motion.features
+    check_plausible(features, skeleton_for_dim(features.shape[1]))
     joints = features_to_joints(features, skeleton_for_dim(features.shape[1]))
     np.save(folder / "new_joint_vecs" / f"{name}.npy", features.numpy())
     np.save(folder / "new_joints" / f"{name}.npy", joints.numpy())
@@ -113,11 +138,12 @@ class DatasetWriter:
         self.out, self.skeleton, self.info = Path(out), skeleton, info or {}
         self.entries: dict[str, ClipEntry] = {}
         self.lengths: dict[str, int] = {}
+        _remove_leftovers(self.out)
         _check_replaceable(self.out, overwrite)
 
     def __enter__(self) -> "DatasetWriter":
         self.out.parent.mkdir(parents=True, exist_ok=True)
-        self.folder = self.out.with_name(f".{self.out.name}.partial.{os.getpid()}")
+        self.folder = _temporary_name(self.out, "partial")
         for part in ("new_joint_vecs", "new_joints", "texts"):
             (self.folder / part).mkdir(parents=True)
         return self
@@ -183,18 +209,12 @@ class DatasetWriter:
             yield read_array(self.folder / "new_joint_vecs" / f"{name}.npy")
 
     def _annotations(self) -> Annotations:
-        captions, clips = {}, {}
-        for name, entry in self.entries.items():
-            if entry.family or entry.labels:
-                clips[name] = ClipNote(family=entry.family, labels=entry.labels)
-            for noted in entry.captions:
-                if not (noted.facts or noted.meaning):
-                    continue
-                text = noted.caption.text
-                note = CaptionNote(noted.facts, noted.meaning or text)
-                if captions.setdefault(text, note) != note:
-                    raise UserError(f"the caption {text!r} is given with two different notes")
-        return Annotations(captions=captions, clips=clips)
+        clips = {
+            name: ClipNote(family=entry.family, labels=entry.labels)
+            for name, entry in self.entries.items()
+            if entry.family or entry.labels
+        }
+        return Annotations(captions=collect_notes(self.entries.values()), clips=clips)
 
     def _write_index(self) -> None:
         with open(self.folder / "index.csv", "w", encoding="utf-8", newline="") as file:
@@ -223,8 +243,37 @@ def _check_replaceable(out: Path, overwrite: bool) -> None:
 def _replace_folder(new: Path, out: Path) -> None:
     old = None
     if out.exists():
-        old = out.with_name(f".{out.name}.old.{os.getpid()}")
+        old = _temporary_name(out, "old")
         out.replace(old)
     new.replace(out)
     if old:
         shutil.rmtree(old)
+
+
+def _temporary_name(out: Path, kind: str) -> Path:
+    """A hidden sibling of `out` that no other process, here or on another machine, uses."""
+    return out.with_name(f".{out.name}.{kind}.{platform.node()}.{os.getpid()}")
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Delete what killed runs left beside `out`; a dataset half replaced goes back to its place."""
+    for kind in ("old", "partial"):
+        pattern = str(_temporary_name(out, kind)).removesuffix(str(os.getpid()))
+        for name in glob.glob(f"{glob.escape(pattern)}*"):
+            process = name.removeprefix(pattern)
+            if not process.isdigit() or _is_running(int(process)):
+                continue
+            if kind == "old" and not out.exists():
+                Path(name).replace(out)
+            else:
+                shutil.rmtree(name)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it is somebody else's
+    return True

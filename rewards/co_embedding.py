@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from data_loaders.humanml import PROJECT_ROOT
 from data_loaders.normalizer import Statistics
 from model.single_file import SUFFIX, is_single_file, read_single_state
 from rewards.word_vectors import (
@@ -27,9 +26,12 @@ from rewards.word_vectors import (
 )
 from utils.errors import UserError
 from utils.files import load_tensors
+from utils.options import option
+from utils.places import here_or_project
 
 CONTACTS = 4  # the last feature columns, which the movement encoder does not see
 FRAMES_PER_MOVEMENT = 4
+READ_BEYOND = 4  # frames after a motion's length that the convolutions may read
 FOLDERS = {"humanml": "t2m", "kit": "kit"}  # where the published evaluators unpack to
 # The published statistics come with generators of these names, which differ between releases.
 STATS_FOLDERS = ("Comp_v6_KLD01", "Comp_v6_KLD005")
@@ -202,6 +204,16 @@ def _sizes_of(state: Any, path: str | Path) -> EvaluatorSizes:
         ) from None
 
 
+@dataclass
+class EvaluatorPaths:
+    """For every script that reads the evaluators."""
+
+    evaluator_dir: str = option(
+        "", "folder of the evaluators, where it is not t2m or kit", free="resume"
+    )
+    glove_dir: str = option("", "folder of the word vectors, where it is not glove", free="resume")
+
+
 @dataclass(frozen=True)
 class EvaluatorFiles:
     """Checkpoint, the statistics it was trained with, and the GloVe folder."""
@@ -264,8 +276,7 @@ class EvaluatorFiles:
 
 def find_folder(given: str, name: str) -> Path:
     """The folder that was asked for, else `name` here or in the project."""
-    places = [Path(given)] if given else [Path(name), PROJECT_ROOT / name]
-    return next((place for place in places if place.is_dir()), places[0])
+    return Path(given) if given else here_or_project(name)
 
 
 @dataclass

@@ -8,7 +8,7 @@ folder ``glove/`` holds ``our_vab_data.npy`` [V, 300] (rows of GloVe 6B), ``our_
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from data_loaders.captions import pad_sentence
 from utils.errors import UserError
 from utils.files import atomic_write, read_array
+from utils.unpickle import DAMAGE, RefusingUnpickler
 
 VECTORS_FILE, WORDS_FILE, ROWS_FILE = "our_vab_data.npy", "our_vab_words.pkl", "our_vab_idx.pkl"
 
@@ -136,20 +137,10 @@ def _read_vectors(path: Path) -> np.ndarray:
     return vectors
 
 
-DAMAGE = (EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Builds lists, dictionaries, strings and numbers; whatever needs an import is refused."""
-
-    def find_class(self, module: str, name: str) -> NoReturn:
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-
-
 def _read_pickle(path: Path) -> Any:
     try:
         with open(path, "rb") as file:
-            return _PlainUnpickler(file).load()
+            return RefusingUnpickler(file).load()
     except FileNotFoundError:
         raise _missing(path) from None
     except (pickle.UnpicklingError, *DAMAGE) as error:

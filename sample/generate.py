@@ -14,7 +14,7 @@ a row per caption).
 
 from utils.start import entry_point
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,11 @@ from data_loaders.features import features_to_joints
 from data_loaders.humanml import open_dataset
 from data_loaders.skeleton import HUMANML, SKELETONS, Skeleton
 from diffusion.samplers import Denoiser
+from diffusion.sampling import SAMPLERS, SamplerOptions
+from model.checkpoint_files import label_of, read_model_args
 from model.compiled import COMPILE_HELP
-from model.mdm.checkpoints import load_generator, read_model_args, step_of
-from model.mdm.generator import SAMPLERS, MDMGenerator, SamplerOptions
+from model.families import load_generator
+from model.mdm.generator import MDMGenerator
 from model.shipped import MODEL_FILE, SHIPPED
 from sample.results import Results, save_results
 from sample.video import FORMATS, Panel, video_suffix, write_video
@@ -142,7 +144,7 @@ def default_output_dir(options: Options) -> Path:
     What the project's own model makes goes to ``save`` in the working folder.
     """
     model_path = Path(options.model_path).resolve()
-    name = f"samples_{model_path.parent.name}_{step_of(model_path):09d}_seed{options.seed}"
+    name = f"samples_{model_path.parent.name}_{label_of(model_path)}_seed{options.seed}"
     if options.text_prompt is not None:
         name += f"_{safe_name(options.text_prompt)}"
     elif options.input_text is not None:
@@ -164,6 +166,7 @@ def load_for_sampling(model_path: str, options: SamplingOptions) -> MDMGenerator
         text_encoder_path=options.text_encoder_path,
         autocast=torch.bfloat16 if options.precision == "bf16" else None,
         compiled=options.compile,
+        guidance=options.guidance_param,
     )
 
 
@@ -197,17 +200,15 @@ def sample_joints(
     rng = torch_generator(options.seed, generator.device)
     condition = generator.encode_text(captions)
     batches = list(torch.arange(len(captions)).split(options.batch_size)) * repetitions
-    steps = options.sample_steps or generator.diffusion.schedule.num_timesteps
+    steps = options.sample_steps or generator.levels
     joints = []
     with tqdm(total=len(batches) * steps, desc="denoising", unit="step") as bar:
         sampler = ShownSampler(options.sampler, options.sample_steps or None, bar=bar)
+        generator = replace(generator, sampler=sampler)
         for rows in batches:
-            lengths = torch.full((len(rows),), frames, device=generator.device)
-            motion = generator.sample(
-                condition[rows], lengths, sampler, options.guidance_param, rng
-            )
-            features = generator.stats.denormalize(motion.float())
-            joints.append(features_to_joints(features, generator.skeleton).cpu())
+            like = generator.blank(torch.full((len(rows),), frames, device=generator.device))
+            raw = generator.decode(generator.sample(condition[rows], like, rng))
+            joints.append(features_to_joints(raw.x.float(), generator.skeleton).cpu())
     result = torch.cat(joints)
     if not result.isfinite().all():
         raise UserError("generated motions hold NaN or infinity: the model has diverged")

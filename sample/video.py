@@ -2,7 +2,7 @@
 
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -102,15 +102,15 @@ def draw_frames(
     *,
     title: str | Sequence[str] = "",
     panel_size: int = 480,
+    chosen: Iterable[int] | None = None,
 ) -> Iterator["Image.Image"]:
-    """The frames of a grid of panels as RGB images of one even size."""
+    """The frames of a grid of panels as RGB images of one even size: all, or only the `chosen`."""
     flat = list(chain.from_iterable(panels))
     stages = [Stage(panel.joints, skeleton, skeleton.fps) for panel in flat]
     extent = max(stage.extent() for stage in stages)
     titles = [title] if isinstance(title, str) else list(title)
     sheet, corners = _lay_out(panels, titles, panel_size)
-    length = max(len(stage) for stage in stages)
-    for frame in range(length):
+    for frame in chosen or range(max(len(stage) for stage in stages)):
         image = sheet.copy()
         for stage, corner in zip(stages, corners, strict=True):
             image.paste(stage.draw(frame, panel_size, extent), corner)

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tmr.model import TMR, Distribution
+from model.distribution import Distribution, kl_divergence
+from tmr.model import TMR
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,6 @@ class TMRLosses:
     latent: Tensor
     contrastive: Tensor
     total: Tensor
-
-
-def kl_divergence(q: Distribution, p: Distribution) -> Tensor:
-    """KL(q || p), averaged over samples and dimensions."""
-    ratio = (q.logvar - p.logvar).exp()
-    distance = (p.mean - q.mean).square() / p.logvar.exp()
-    return 0.5 * (ratio + distance - 1 - (q.logvar - p.logvar)).mean()
 
 
 def info_nce(
@@ -82,8 +76,7 @@ def tmr_losses(
     text_latent, motion_latent = texts.sample(noise[0]), motions.sample(noise[1])
     recons = F.smooth_l1_loss(model.motion_decoder(text_latent, mask), target)
     recons = recons + F.smooth_l1_loss(model.motion_decoder(motion_latent, mask), target)
-    zero = torch.zeros_like(texts.mean)
-    standard = Distribution(zero, zero)
+    standard = texts.standard()
     kl = (
         kl_divergence(texts, motions)
         + kl_divergence(motions, texts)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from data_loaders.normalizer import Statistics
+from model.distribution import Distribution
 from model.single_file import (
     is_single_file,
     read_single_args,
@@ -22,13 +23,16 @@ from model.single_file import (
     write_single_file,
 )
 from model.text.encoders import CachedTextEncoder, Condition, TextEncoder, build_text_encoder
+from model.weights import load_strictly
 from tmr.encoders import ActorDecoder, ActorEncoder
 from utils.errors import UserError
 from utils.files import load_tensors, read_json, save_tensors, write_json
 from utils.options import option
+from utils.places import here_or_project
 
 PARTS = ("motion_encoder", "text_encoder", "motion_decoder")
 STATS_EPS = 1e-12
+PUBLISHED_FOLDERS = ("models", "pretrained_tmr")  # of TMR's archive, of the SoPo release
 
 
 @dataclass
@@ -41,17 +45,6 @@ class TMRConfig:
     layers: int = option(6, "transformer layers", minimum=1)
     num_heads: int = option(4, "attention heads", minimum=1)
     dropout: float = option(0.1, "dropout in training", minimum=0, maximum=0.99)
-
-
-@dataclass(frozen=True)
-class Distribution:
-    """A diagonal Gaussian per sample: mean and log variance ``[B, d]``."""
-
-    mean: Tensor
-    logvar: Tensor
-
-    def sample(self, noise: Tensor, fact: float = 1.0) -> Tensor:
-        return self.mean + fact * noise * (self.logvar / 2).exp()
 
 
 class TMR(nn.Module):
@@ -159,7 +152,7 @@ class TMR(nn.Module):
         Of a folder it takes ``best_weights`` where they exist, else ``last_weights``, else the
         training checkpoint. Raises UserError for whatever is missing or does not fit.
         """
-        folder = Path(folder)
+        folder = find_run(folder)
         config = _load_config(folder)
         try:
             sizes = config["model"]["motion_encoder"]
@@ -178,7 +171,7 @@ class TMR(nn.Module):
         encoder = build_text_encoder(options.text_encoder_type, text_encoder_path or None, device)
         model = TMR(options, stats.to(device), CachedTextEncoder(encoder))
         for part, state in _load_parts(folder).items():
-            _load_strictly(getattr(model, part), state, f"{folder}: {part}")
+            load_strictly(getattr(model, part), state, f"{folder}: {part}")
         return model.to(device).eval().requires_grad_(False)
 
 
@@ -219,14 +212,6 @@ def _split_parts(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     return parts
 
 
-def _load_strictly(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
-    try:
-        module.load_state_dict(state)
-    except (RuntimeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{where} does not fit its config.json ({reason})") from None
-
-
 def _load_stats(folder: Path, config: dict[str, Any]) -> Statistics:
     """In the run folder or file (ours), or where upstream's config has them below a parent."""
     if is_single_file(folder):
@@ -244,3 +229,11 @@ def _load_stats(folder: Path, config: dict[str, Any]) -> Statistics:
         f"{folder}: no mean.pt and std.pt in {folder / 'stats'} or in {relative}; the reward "
         "normalises motions with its own statistics and cannot do without them"
     )
+
+
+def find_run(folder: str | Path) -> Path:
+    """The run folder of this name; a published one may lie in any of `PUBLISHED_FOLDERS`."""
+    folder = Path(folder)
+    if str(folder.parent) not in PUBLISHED_FOLDERS:
+        return folder
+    return here_or_project(folder, *(Path(name, folder.name) for name in PUBLISHED_FOLDERS))

@@ -77,14 +77,15 @@ def retrieval_in_pools(
     pool_size: int | None = 32,
     draws: int = 5,
     seed: int = 0,
+    smallest: int = SMALLEST_POOL,
 ) -> PoolFigures:
     """Text-to-motion retrieval among motions whose captions state other things.
 
     texts, motions: latents ``[N, d]``, row i belongs to row i. For every text a pool holds its own
     motion and ``pool_size - 1`` others of pairwise distinct meanings (`draws` pools each). With
     `families` the others share the text's family (hard pools; smaller where the family has fewer
-    meanings; texts with fewer than 8 are not asked). ``pool_size=None``: all motions of other
-    meanings. Raises ValueError when no text has a pool.
+    meanings). Texts with a pool of fewer than `smallest` are not asked. ``pool_size=None``: all
+    motions of other meanings. Raises ValueError when no text has a pool.
     """
     similarities = similarity_matrix(texts, motions)
     meaning = np.unique(meanings, return_inverse=True)[1]
@@ -101,7 +102,7 @@ def retrieval_in_pools(
             pool = candidates
             if pool_size is not None:
                 pool = _distinct(rng.permutation(candidates), meaning)[: pool_size - 1]
-            if len(pool) + 1 < SMALLEST_POOL:
+            if len(pool) + 1 < smallest:
                 break
             row = similarities[query, [query, *pool]]
             ranks.append(float(tied_ranks(row[None], np.arange(len(row))[None] == 0)[0]))

@@ -5,21 +5,25 @@ from dataclasses import dataclass
 
 from accelerate import PartialState
 
-from data_loaders.humanml import MotionBatch, MotionDataset, make_loader, open_dataset
+from data_loaders.humanml import (
+    DatasetOptions,
+    MotionBatch,
+    MotionDataset,
+    make_loader,
+    open_dataset,
+)
+from eval.metrics import POOL
 from train.loop import LoopOptions
 from utils.errors import UserError
-from utils.options import option
 
 
 @dataclass
-class DataOptions(LoopOptions):
-    dataset: str = option("humanml", "humanml, kit, or the name of a folder in dataset/")
-    data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
-    text_encoder_path: str = option("", "local folder of CLIP or DistilBERT")
+class TrainingOptions(LoopOptions, DatasetOptions):
+    """Options of every training on a dataset of motions."""
 
 
 def open_splits(
-    options: DataOptions, phrasings: str = "all"
+    options: TrainingOptions, phrasings: str = "all"
 ) -> tuple[MotionDataset, MotionDataset]:
     """Train split with random items, and val split with fixed ones.
 
@@ -27,20 +31,47 @@ def open_splits(
     """
     data = open_dataset(options.dataset, "train", options.data_dir, phrasings=phrasings)
     val_data = open_dataset(options.dataset, "val", options.data_dir, random_items=False)
-    if steps_per_epoch(data, options) == 0:
-        raise UserError(
-            f"--batch_size {options.batch_size} x {PartialState().num_processes} processes exceeds "
-            f"the {len(data)} clips of the train split"
-        )
+    check_batch_size(data, options)
     return data, val_data
 
 
-def steps_per_epoch(data: MotionDataset, options: DataOptions) -> int:
+def check_batch_size(data: MotionDataset, options: TrainingOptions) -> None:
+    """Raises UserError where the clips do not fill one batch per process."""
+    if steps_per_epoch(data, options) == 0:
+        processes = PartialState().num_processes
+        raise UserError(
+            f"--batch_size {options.batch_size} x {processes} processes exceeds the {len(data)} "
+            f"clips of the train split; use --batch_size {len(data) // processes} or less"
+        )
+
+
+def validation_pool(val_data: MotionDataset) -> int:
+    """Motions per pool of retrieval: 32, or the distinct meanings of the val split where they are
+    fewer, after a warning.
+
+    Raises UserError where there is one only, as nothing can then be told apart.
+    """
+    captions = [entry.captions[0].text for entry in val_data.entries]
+    distinct = len(set(val_data.meanings(captions)))
+    if distinct < 2:
+        raise UserError(
+            f"the captions of the val split ({len(val_data)} clips) state one thing, and "
+            "validation needs two to tell apart: move names of other clips from train.txt to "
+            f"val.txt in {val_data.folder.path}"
+        )
+    if distinct < POOL and PartialState().is_main_process:
+        print(
+            f"warning: val split has {distinct} distinct meanings: retrieval in pools of {distinct}"
+        )
+    return min(POOL, distinct)
+
+
+def steps_per_epoch(data: MotionDataset, options: TrainingOptions) -> int:
     return len(data) // (options.batch_size * PartialState().num_processes)
 
 
 def training_batches(
-    data: MotionDataset, options: DataOptions, epoch: int, pad_to: int | None = None
+    data: MotionDataset, options: TrainingOptions, epoch: int, pad_to: int | None = None
 ) -> Iterator[MotionBatch]:
     """This process's share of one shuffled pass; the same for the same seed and epoch."""
     state = PartialState()

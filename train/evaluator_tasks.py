@@ -21,22 +21,24 @@ from rewards.co_embedding import (
     MovementConvEncoder,
 )
 from rewards.word_vectors import WordVectorizer
-from train.data import steps_per_epoch, training_batches
-from train.loop import LoopOptions, StepResult
+from train.data import TrainingOptions, steps_per_epoch, training_batches
+from train.loop import StepResult
 from utils.errors import UserError
 from utils.files import load_tensors, save_tensors
-from utils.options import option
+from utils.options import option, with_default
 
 MOVEMENTS = "Decomp_SP001_SM001_H512"  # upstream's folders of the two stages
 MATCHING = "text_mot_match"
 
 
 @dataclass
-class EvaluatorOptions(LoopOptions):
-    dataset: str = option("humanml", "humanml, kit, or the name of a folder in dataset/")
-    data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
-    glove_dir: str = option("", "folder of GloVe, where it is not glove; none = built-in vectors")
-    movement_steps: int = option(100_000, "steps of the movement autoencoder", minimum=1)
+class EvaluatorOptions(TrainingOptions):
+    glove_dir: str = option(
+        "", "folder of GloVe, where it is not glove; none = built-in vectors", free="resume"
+    )
+    movement_steps: int = option(
+        100_000, "steps of the movement autoencoder", minimum=1, free="upwards"
+    )
     movement_batch_size: int = option(128, "its windows per step and process", minimum=1)
     window: int = option(24, "its frames, a multiple of 4", minimum=8)
     movement_hidden: int = option(512, "width inside the movement encoder", minimum=1)
@@ -45,10 +47,14 @@ class EvaluatorOptions(LoopOptions):
     motion_hidden: int = option(1024, "width of the motion encoder", minimum=1)
     embedding: int = option(512, "width of the common space", minimum=1)
     margin: float = option(10.0, "distance that negatives should have", minimum=0)
-    num_steps: int = option(219_000, "steps of the co-embedding", minimum=1)
-    batch_size: int = option(32, "its motions per step and process", minimum=2)
-    grad_clip: float = option(0.5, "its largest gradient norm; 0 = off", minimum=0)
-    precision: str = option("fp32", "number type of the networks", choices=("fp32", "bf16"))
+    num_steps: int = with_default(
+        TrainingOptions, "num_steps", 219_000, help="steps of the co-embedding"
+    )
+    batch_size: int = with_default(
+        TrainingOptions, "batch_size", 32, help="its motions per step and process", minimum=2
+    )
+    grad_clip: float = with_default(TrainingOptions, "grad_clip", 0.5)
+    precision: str = with_default(TrainingOptions, "precision", "fp32")
 
     def validate(self) -> None:
         if self.window % 4:
@@ -124,6 +130,7 @@ class Stage:
     """What both stages share as tasks of the training loop."""
 
     module: nn.Module
+    shown = ()
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -242,7 +249,8 @@ class MatchingTask(Stage):
 
     def losses(self, batch: MotionBatch, shift: int) -> dict[str, Tensor]:
         texts = self.module.embed_texts(self.vectorizer.encode(batch.tokens).to(self.device))
-        motions = self.module.embed_motions(batch.motion.to(self.device), batch.lengths)
+        normalised = batch.normalized(self.data.stats).to(self.device)
+        motions = self.module.embed_motions(normalised, batch.lengths)
         meanings = batch.names  # without annotations every other clip is a negative
         if self.data.annotations:
             meanings = self.data.meanings(batch.captions)

@@ -9,25 +9,34 @@ from pathlib import Path
 
 from data_loaders.humanml import resolve_dataset
 from eval import humanml_benchmark
-from rewards.co_embedding import EvaluatorFiles
+from model.text.encoders import TextEncoderOptions
+from rewards.co_embedding import EvaluatorFiles, EvaluatorPaths
 from sample import generate
-from train.data import DataOptions
+from train.data import TrainingOptions
 from utils.options import option
 
 
 @dataclass
-class InspectionOptions(DataOptions):
-    eval_during_training: bool = option(False, "benchmark every checkpoint; needs the evaluators")
-    eval_split: str = option("val", "split of that benchmark; test would leak into your choices")
-    eval_batch_size: int = option(32, "motions generated at once for it", minimum=1)
-    evaluator_dir: str = option("", "its evaluators, where they are not in t2m or kit")
-    glove_dir: str = option("", "their word vectors, where they are not in glove")
-    eval_rep_times: int = option(3, "its replications", minimum=1)
-    eval_num_samples: int = option(1000, "motions generated per replication", minimum=1)
-    gen_during_training: bool = option(False, "generate motions from every checkpoint")
-    gen_num_samples: int = option(3, "captions of the val split to generate for", minimum=1)
-    gen_num_repetitions: int = option(2, "motions per caption", minimum=1)
-    gen_guidance_param: float = option(2.5, "guidance scale of both", minimum=0)
+class InspectionOptions(TrainingOptions, TextEncoderOptions, EvaluatorPaths):
+    eval_during_training: bool = option(
+        False, "benchmark every checkpoint; needs the evaluators", free="always"
+    )
+    eval_split: str = option(
+        "val", "split of that benchmark; test would leak into your choices", free="always"
+    )
+    eval_batch_size: int = option(32, "motions generated at once for it", minimum=1, free="always")
+    eval_rep_times: int = option(3, "its replications", minimum=1, free="always")
+    eval_num_samples: int = option(
+        1000, "motions generated per replication", minimum=1, free="always"
+    )
+    gen_during_training: bool = option(
+        False, "generate motions from every checkpoint", free="always"
+    )
+    gen_num_samples: int = option(
+        3, "captions of the val split to generate for", minimum=1, free="always"
+    )
+    gen_num_repetitions: int = option(2, "motions per caption", minimum=1, free="always")
+    gen_guidance_param: float = option(2.5, "guidance scale of both", minimum=0, free="always")
 
 
 def inspector(options: InspectionOptions) -> Callable[[Path], None]:

@@ -27,13 +27,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from eval.seed_spread import seeds_of_sweep
-from model.mdm.checkpoints import (
-    POSITION_TABLES,
-    load_stats,
-    read_model_args,
-    read_weights,
-    step_of,
-)
+from model.checkpoint_files import load_stats, read_model_args, step_of
+from model.mdm.checkpoints import POSITION_TABLES, read_weights
 from model.shipped import CARD_FILE, EVALUATORS_FOLDER, JUDGE_FILE, REWARD_FILE, SHIPPED
 from model.single_file import SUFFIX, read_single_state, write_single_file
 from rewards.co_embedding import STATS_FOLDERS, Evaluators

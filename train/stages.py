@@ -1,6 +1,5 @@
 """Stages of an experiment: ordinary commands, checked before and run one by one or one per GPU."""
 
-import io
 import os
 import re
 import shlex
@@ -8,8 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
 from statistics import mean
@@ -21,16 +19,12 @@ import yaml
 from utils.commands import typed
 from utils.errors import UserError
 from utils.files import read_json, write_json
-from utils.options import parse_options
+from utils.options import changed_options, did_you_mean, parse_options
 from utils.places import here_or_project
 from utils.threads import share_threads
+from utils.times import format_time
 
 POLL_SECONDS = 0.05
-# Options that may differ between a stored result and what is asked for: no figure depends on them.
-FREE = (
-    *("resume", "overwrite", "device", "cuda", "save_dir", "out", "output_dir"),
-    *("train_platform_type", "log_interval", "save_interval"),
-)
 
 
 @dataclass(frozen=True)
@@ -63,7 +57,9 @@ def section(script: str, content: Any, where: str, *reserved: str) -> dict[str, 
     known = {field.name for field in fields(options_of(script))}
     for name in own:
         if name not in known:
-            raise UserError(f"{where}: {name} is no option of python -m {script}")
+            raise UserError(
+                f"{where}: {name} is no option of python -m {script}{did_you_mean(name, known)}"
+            )
         if name in reserved:
             raise UserError(f"{where}: {name} cannot be set here")
     if config is None:
@@ -83,23 +79,11 @@ def command(script: str, values: Mapping[str, Any], where: str) -> Command:
     """
     given = {name: as_words(value) for name, value in values.items() if value is not None}
     arguments = [word for name, words in given.items() for word in (f"--{name}", *words)]
-    complaint = io.StringIO()
     try:
-        with redirect_stderr(complaint):
-            options = parse_options(options_of(script), arguments)
+        options = parse_options(options_of(script), arguments)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
-    except SystemExit:  # argparse prints its usage, then the reason
-        reason = complaint.getvalue().strip().splitlines()[-1].partition("error: ")[2]
-        raise UserError(f"{where}: {reason}") from None
     return Command([script, *arguments], options)
-
-
-def changes(found: Mapping[str, Any], wanted: Any) -> list[str]:
-    """The options of a stored result that are not the wanted ones."""
-    stored = asdict(type(wanted)()) | dict(found)  # an older file lacks options added since
-    pairs = {name: (stored[name], value) for name, value in asdict(wanted).items()}
-    return [f"--{k} {a} -> {b}" for k, (a, b) in pairs.items() if k not in FREE and a != b]
 
 
 def refuse_changes(record: Path, wanted: Any) -> None:
@@ -107,7 +91,7 @@ def refuse_changes(record: Path, wanted: Any) -> None:
     if not record.is_file():
         return
     found = read_json(record)
-    if changed := changes(found.get("options", found), wanted):
+    if changed := changed_options(found.get("options", found), wanted):
         raise UserError(
             f"{record.parent} was made with other options ({', '.join(changed)}); repeat them, "
             "delete it, or name another save_dir"
@@ -129,7 +113,8 @@ def is_stale(product: Path, wanted: Any, models: Sequence[Path]) -> bool:
     if not product.is_file() or not all(model.is_file() for model in models):
         return False
     newest = max(model.stat().st_mtime for model in models)
-    return newest > product.stat().st_mtime or bool(changes(read_json(product)["options"], wanted))
+    changed = changed_options(read_json(product)["options"], wanted)
+    return newest > product.stat().st_mtime or bool(changed)
 
 
 @dataclass(frozen=True)
@@ -322,9 +307,3 @@ def reason(output: str) -> str:
     """The last error that an output tells, which may follow a progress bar; else its last line."""
     errors = re.findall(r"\w*[Ee]rror: .*", output)
     return (errors or [line for line in output.splitlines() if line.strip()] or ["no output"])[-1]
-
-
-def format_time(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

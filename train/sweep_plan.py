@@ -12,7 +12,7 @@ from typing import Any
 from data_loaders.humanml import resolve_dataset
 from eval.humanml_benchmark import log_path
 from eval.judging import Figures, format_table
-from model.mdm.checkpoints import read_model_args
+from model.checkpoint_files import read_model_args
 from train.preference.fixed_pairs import PairIndex, shard_path
 from train.preference.methods import METHODS, needs_fixed_pairs
 from train.stages import (

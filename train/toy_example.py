@@ -19,24 +19,28 @@ from utils.start import entry_point
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from data_loaders.humanml import MotionBatch
 from data_loaders.normalizer import Statistics
+from data_loaders.skeleton import Skeleton
 from diffusion.gaussian import GaussianDiffusion, masked_mse
 from diffusion.samplers import noise_from, sample_ancestral
 from diffusion.schedule import make_schedule
-from model.mdm.generator import SamplerOptions, StartPoint, length_mask
+from model.seam import Samples
 from model.text.encoders import Condition
-from train import train_sopo
+from train.preference.algorithm import PreferenceAlgorithm
+from train.preference.fixed_pairs import StoredPairs
 from train.preference.methods import METHODS
-from train.train_sopo import PreferenceTask
+from train.preference.options import PreferenceOptions
+from train.preference.pairs import Key
 from utils.errors import UserError
 from utils.files import atomic_write, prepare_output_dir, write_json
 from utils.intervals import mean_and_interval
@@ -84,12 +88,15 @@ class TwoModes:
         squares = (points.unsqueeze(-2) - self.means).square().sum(-1)
         return (-squares / (2 * variance)).exp().mean(-1) / (2 * math.pi * variance)
 
-    def score(self, motions: Tensor, lengths: Tensor, captions: list[str]) -> Tensor:
+    def score(self, raw: Samples, captions: list[str]) -> Tensor:
         """``[B, 1, 2]`` -> ``[B]`` in [0, 1]."""
-        return self.density(motions[:, 0]) / self.density(self.means).max()
+        return self.density(raw.x[:, 0]) / self.density(self.means).max()
 
-    def embed_motions(self, motions: Tensor, lengths: Tensor) -> Tensor:
-        return motions.flatten(1)
+    def embed(self, raw: Samples) -> Tensor:
+        return raw.x.flatten(1)
+
+    def check(self, skeleton: Skeleton | None) -> None:
+        """It reads any points."""
 
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
         """Points ``[N, 2]`` of the density."""
@@ -122,7 +129,7 @@ class ToyDenoiser(nn.Module):
 
 @dataclass
 class ToyGenerator:
-    """A `MotionGenerator` of points; captions mean nothing to it.
+    """A `Generator` of points; captions mean nothing to it.
 
     Its normalised base is standard normal, for which ancestral sampling with the forward variance
     is exact down to the last step: points then have variance (1 - beta_0) times the stated one.
@@ -132,6 +139,8 @@ class ToyGenerator:
     diffusion: GaussianDiffusion
     stats: Statistics
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    levels: int = DIFFUSION_STEPS
+    skeleton: Skeleton | None = None
     padded_frames: int | None = None
 
     @staticmethod
@@ -142,37 +151,51 @@ class ToyGenerator:
         stats = Statistics("dataset_stats", torch.tensor(BASE_MEAN), std)
         return ToyGenerator(ToyDenoiser(diffusion.tables["signal"]), diffusion, stats)
 
-    def with_model(self, model: nn.Module) -> "ToyGenerator":
-        return replace(self, model=model)
+    def frozen(self) -> "ToyGenerator":
+        return replace(self, model=copy.deepcopy(self.model).requires_grad_(False))
 
     def encode_text(self, captions: list[str]) -> Condition:
         return Condition(torch.zeros(len(captions), 1, 1), torch.ones(len(captions), 1).bool())
 
-    def denoising_error(
-        self, motion: Tensor, lengths: Tensor, t: Tensor, noise: Tensor, condition: Condition
-    ) -> Tensor:
-        x0 = self.model(self.diffusion.q_sample(motion, t, noise), t)
-        return masked_mse(x0, motion, length_mask(lengths, 1))
+    def encode(self, raw: Samples, rng: torch.Generator | None = None) -> Samples:
+        return Samples(self.stats.normalize(raw.x), raw.lengths)
+
+    def decode(self, samples: Samples) -> Samples:
+        return Samples(self.stats.denormalize(samples.x), samples.lengths)
+
+    def noise(self, samples: Samples, rng: torch.Generator | None) -> Tensor:
+        return torch.randn(samples.x.shape, generator=rng)
+
+    def error(self, samples: Samples, t: Tensor, noise: Tensor, condition: Condition) -> Tensor:
+        x0 = self.model(self.diffusion.q_sample(samples.x, t, noise), t)
+        return masked_mse(x0, samples.x, samples.mask)
 
     @torch.no_grad()
     def sample(
         self,
         condition: Condition,
-        lengths: Tensor,
-        sampler: SamplerOptions = SamplerOptions(),
-        guidance: float = 1.0,
-        generator: torch.Generator | None = None,
-        start: StartPoint | None = None,
-    ) -> Tensor:
-        if start is not None:
+        like: Samples,
+        rng: torch.Generator | None,
+        start: float = 1.0,
+    ) -> Samples:
+        if start < 1:
             raise ValueError("the points of this example are sampled from noise alone")
-        x = torch.randn(len(condition), 1, 2, generator=generator)
-        return sample_ancestral(self.model, self.diffusion, x, noise_from(generator, x))
+        x = torch.randn(like.x.shape, generator=rng)
+        x = sample_ancestral(self.model, self.diffusion, x, noise_from(rng, x))
+        return Samples(x, like.lengths)
+
+    def signal(self, t: Tensor) -> Tensor:
+        return self.diffusion.schedule.alphas_cumprod.float()[t]
+
+    def save(
+        self, folder: Path, step: int, average: nn.Module | None, args: dict[str, Any]
+    ) -> Path:
+        raise NotImplementedError("the points of this example are drawn, not kept")
 
     def points(self, count: int, rng: torch.Generator) -> Tensor:
         """Raw points ``[N, 2]``."""
-        motions = self.sample(self.encode_text([""] * count), torch.ones(count), generator=rng)
-        return self.stats.denormalize(motions)[:, 0]
+        like = Samples(torch.zeros(count, 1, 2), torch.ones(count).long())
+        return self.decode(self.sample(self.encode_text([""] * count), like, rng)).x[:, 0]
 
 
 @dataclass
@@ -190,42 +213,40 @@ class OfflineData:
         unpreferred = torch.tensor(UNPREFERRED_MEAN) + spread
         return OfflineData(reward.sample(count, rng), unpreferred, reward)
 
-    def batch(self, size: int, stats: Statistics, rng: torch.Generator) -> MotionBatch:
-        """Normalised preferred points, named by their row."""
+    def batch(self, size: int, rng: torch.Generator) -> tuple[Samples, list[Key]]:
+        """Preferred points, named by their row."""
         rows = torch.randint(len(self.preferred), (size,), generator=rng)
-        motion = stats.normalize(self.preferred[rows]).unsqueeze(1)
-        names = [str(row) for row in rows.tolist()]
-        return MotionBatch(motion, torch.ones(size).long(), [""] * size, [()] * size, names)
+        return _points(self.preferred[rows]), [Key(str(row), "") for row in rows.tolist()]
 
-    def lookup(self, batch: MotionBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """As `PairStore.lookup`."""
-        rows = [int(name) for name in batch.names]
-        pair = [points[rows].unsqueeze(1) for points in (self.preferred, self.unpreferred)]
-        scores = [self.reward.score(motion, batch.lengths, batch.captions) for motion in pair]
-        return *pair, torch.stack(scores, dim=1)
+    def lookup(self, keys: Sequence[Key], lengths: Tensor) -> StoredPairs:
+        rows = [int(key.clip) for key in keys]
+        best, worst = _points(self.preferred[rows]), _points(self.unpreferred[rows])
+        scores = [self.reward.score(points, []) for points in (best, worst)]
+        return StoredPairs(best, worst, torch.stack(scores, dim=1))
+
+
+def _points(points: Tensor) -> Samples:
+    """Points ``[N, 2]`` as motions of one frame."""
+    return Samples(points.unsqueeze(1), torch.ones(len(points)).long())
 
 
 def tune(
     method: str, base: ToyGenerator, data: OfflineData, options: Options, seed: int
 ) -> ToyGenerator:
     """The generator after ``options.num_steps`` steps of `method` from `base`."""
-    settings = train_sopo.Options(
-        save_dir="",
-        model_path="",
+    settings = PreferenceOptions(
         method=method,
         num_candidates=options.num_candidates,
         tau=options.tau,
         beta=options.beta,
         similarity_space="features",
-        log_interval=options.num_steps + 1,
     )
-    policy = base.with_model(copy.deepcopy(base.model))
-    task = PreferenceTask(settings, policy, data.reward, None, None, data)
-    optimizer = torch.optim.AdamW(task.module.parameters(), lr=options.lr, weight_decay=0.0)
+    policy = replace(base, model=copy.deepcopy(base.model))
+    algorithm = PreferenceAlgorithm(settings, policy, data.reward, data)
+    optimizer = torch.optim.AdamW(policy.model.parameters(), lr=options.lr, weight_decay=0.0)
     rng = torch.Generator().manual_seed(seed)
     for step in range(options.num_steps):
-        batch = data.batch(options.batch_size, policy.stats, rng)
-        loss = task.step(batch, step, rng).loss
+        loss = algorithm.step(*data.batch(options.batch_size, rng), rng).loss.mean()
         if not loss.isfinite():
             raise UserError(f"{method} diverged at step {step}; lower --lr or --beta")
         optimizer.zero_grad()
@@ -272,7 +293,7 @@ def kl_to_reward(points: Tensor, reward: TwoModes) -> float:
 def measure(points: Tensor, reward: TwoModes) -> Figures:
     """Figures of points ``[N, 2]``."""
     far = (points - torch.tensor(FAR_MODE)).norm(dim=-1) < 2 * MODE_STD
-    scores = reward.score(points.unsqueeze(1), torch.ones(len(points)), [])
+    scores = reward.score(_points(points), [])
     return Figures(float(scores.mean()), float(far.float().mean()), kl_to_reward(points, reward))
 
 

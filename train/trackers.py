@@ -1,84 +1,76 @@
-"""Where figures go while a run goes on: a metrics file always, and the tracker the user named."""
+"""Where the figures of a run go: a metrics file always, and the tracker the user named."""
 
-import importlib
 import json
+from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+from accelerate import Accelerator
 
 from utils.errors import UserError
+from utils.files import write_text
 
-PLATFORMS = ("TensorboardPlatform", "NoPlatform", "WandBPlatform", "ClearmlPlatform")
-
-
-class Tracker(Protocol):
-    def log(self, step: int, values: dict[str, float]) -> None: ...
-    def close(self) -> None: ...
+# Upstream's names, and what Accelerate calls the trackers: by the names of their packages
+PLATFORMS = {
+    "TensorboardPlatform": "tensorboard",
+    "WandBPlatform": "wandb",
+    "ClearmlPlatform": "clearml",
+    "NoPlatform": None,
+}
 
 
 class MetricsFile:
-    """Appends one JSON line per logged step to ``metrics.jsonl``."""
+    """One JSON line per logged step in ``metrics.jsonl``; those after `step`, the run's last one,
+    are of a start that was cut off, and are dropped."""
 
-    def __init__(self, save_dir: Path) -> None:
-        self.file = (save_dir / "metrics.jsonl").open("a", encoding="utf-8")
-
-    def log(self, step: int, values: dict[str, float]) -> None:
-        self.file.write(json.dumps({"step": step, **values}) + "\n")
-        self.file.flush()
-
-    def close(self) -> None:
-        self.file.close()
-
-
-class TensorboardPlatform:
-    def __init__(self, save_dir: Path) -> None:
-        self.writer = _import("torch.utils.tensorboard").SummaryWriter(str(save_dir / "logs"))
+    def __init__(self, save_dir: Path, step: int) -> None:
+        self.path = save_dir / "metrics.jsonl"
+        if self.path.is_file():
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+            write_text(self.path, "".join(f"{line}\n" for line in lines if _step_of(line) <= step))
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        self.writer.close()
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
 
 
-class WandBPlatform:
-    def __init__(self, save_dir: Path) -> None:
-        self.run = _import("wandb").init(project="sopo", name=save_dir.name, dir=str(save_dir))
-
-    def log(self, step: int, values: dict[str, float]) -> None:
-        self.run.log(values, step=step)
-
-    def close(self) -> None:
-        self.run.finish()
-
-
-class ClearmlPlatform:
-    def __init__(self, save_dir: Path) -> None:
-        task = _import("clearml").Task.init(project_name="sopo", task_name=save_dir.name)
-        self.task, self.logger = task, task.get_logger()
-
-    def log(self, step: int, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            self.logger.report_scalar(name, name, value, iteration=step)
-
-    def close(self) -> None:
-        self.task.close()
-
-
-def open_trackers(platform: str, save_dir: Path) -> list[Tracker]:
-    """The metrics file and the named platform. Raises UserError when its package is missing."""
-    trackers: list[Tracker] = [MetricsFile(save_dir)]
-    if platform != "NoPlatform":
-        classes = {c.__name__: c for c in (TensorboardPlatform, WandBPlatform, ClearmlPlatform)}
-        trackers.append(classes[platform](save_dir))
-    return trackers
-
-
-def _import(module: str) -> Any:
+def _step_of(line: str) -> float:
+    """Infinite for a line that was torn."""
     try:
-        return importlib.import_module(module)
-    except ImportError:
+        return int(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError):
+        return float("inf")
+
+
+def tracker_of(platform: str) -> str | None:
+    """Accelerate's name of one of `PLATFORMS`. Raises UserError when its package is missing."""
+    name = PLATFORMS[platform]
+    if name is not None and find_spec(name) is None:
         raise UserError(
-            f"the tracker needs the package behind {module}: pip install 'sopo-motion[trackers]' "
-            "(TensorBoard) or that package, or pass --train_platform_type NoPlatform"
-        ) from None
+            f"--train_platform_type {platform} needs the package {name}: pip install {name}, or "
+            "pass --train_platform_type NoPlatform (metrics.jsonl is always written)"
+        )
+    return name
+
+
+def start_trackers(accelerator: Accelerator, save_dir: Path, options: Any, step: int) -> None:
+    """Begin to track a run at `step`, by what `accelerator` was made to log with.
+
+    TensorBoard's files go to ``save_dir/logs``; the others have a run named like the folder.
+    """
+    accelerator.project_configuration.logging_dir = str(save_dir / "logs")
+    accelerator.init_trackers(
+        "sopo",
+        init_kwargs={
+            "tensorboard": {"purge_step": step + 1},
+            "wandb": {"name": save_dir.name, "dir": str(save_dir), "config": asdict(options)},
+            "clearml": {"task_name": save_dir.name},
+        },
+    )
+
+
+def close_trackers(accelerator: Accelerator) -> None:
+    for tracker in accelerator.trackers:
+        tracker.finish()
+    accelerator.trackers.clear()

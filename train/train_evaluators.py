@@ -33,6 +33,7 @@ from eval.protocol import precision
 from model.text.encoders import BUILTIN_WIDTH, BuiltinEncoder
 from rewards.co_embedding import CONTACTS, STATS_FOLDERS, CoEmbedder, EvaluatorFiles, find_folder
 from rewards.word_vectors import VECTORS_FILE, WordVectorizer
+from train.data import check_batch_size, validation_pool
 from train.evaluator_tasks import (
     MATCHING,
     MOVEMENTS,
@@ -42,6 +43,7 @@ from train.evaluator_tasks import (
     Stage,
 )
 from train.loop import Trainer, options_to_args, start_run
+from train.run_state import STATE_FILE
 from utils.errors import UserError
 from utils.files import atomic_write, write_json
 from utils.options import parse_options
@@ -73,24 +75,28 @@ def builtin_vectorizer(data: MotionDataset) -> WordVectorizer:
 
 
 @torch.no_grad()
-def real_figures(embedder: CoEmbedder, data: MotionDataset, seed: int) -> dict[str, float]:
+def real_figures(
+    embedder: CoEmbedder, data: MotionDataset, seed: int, pool: int = POOL
+) -> dict[str, float]:
     """R-Precision, MM-Dist, and FID of one half against the other, of real motions.
 
     Pools are of distinct meanings where the dataset has annotations. The FID is that of singular
-    covariances where a half has fewer motions than the embedding has numbers.
+    covariances where a half has fewer motions than the embedding has numbers, and is left out
+    where a half has one.
     """
     texts, motions, captions = [], [], []
     for batch in make_loader(data, 256, shuffle=True, seed=seed, pad_to=data.skeleton.max_length):
         texts.append(embedder.embed_texts(batch.tokens))
-        motions.append(embedder.embed_motions(batch.motion, batch.lengths))
+        motions.append(embedder.embed_motions(batch.normalized(embedder.stats), batch.lengths))
         captions += batch.captions
     text, motion = torch.cat(texts).numpy(), torch.cat(motions).numpy()
     meanings = data.meanings(captions) if data.annotations else None
-    tops = precision(text, motion, meanings, np.random.RandomState(seed))
+    tops = precision(text, motion, meanings, np.random.RandomState(seed), pool)
     figures = {f"R-Precision top {k}": float(v) for k, v in enumerate(tops, start=1)}
     figures["MM-Dist"] = matching_score(text, motion)
-    halves = np.array_split(motion, 2)
-    figures["FID of two halves"] = fid(*halves, allow_singular=True)
+    first, second = np.array_split(motion, 2)
+    if len(second) > 1:
+        figures["FID of two halves"] = fid(first, second, allow_singular=True)
     return figures
 
 
@@ -116,8 +122,7 @@ def run_stage(
 ) -> None:
     """One stage on the training loop, in a folder of its own; a finished one ends at once."""
     save_dir = Path(options.save_dir) / folder
-    save_dir.mkdir(parents=True, exist_ok=True)
-    resume = options.resume and (save_dir / "resume.pt").is_file()
+    resume = options.resume and (save_dir / STATE_FILE).is_file()
     Trainer(task, replace(options, save_dir=str(save_dir), resume=resume), accelerator).run()
     accelerator.wait_for_everyone()  # the main process has written what the others read next
 
@@ -137,29 +142,28 @@ def save_inputs(
 
 def train(options: EvaluatorOptions) -> dict[str, float]:
     """Both stages; returns the figures of real motions on the val split."""
-    accelerator = start_run(options)
+    accelerator = start_run(options, folders=(MOVEMENTS, MATCHING))
     device, main_process = accelerator.device, accelerator.is_main_process
     data, val = open_split(options, "train"), open_split(options, "val")
-    if len(data) < options.batch_size * accelerator.num_processes:
-        raise UserError(f"--batch_size {options.batch_size} exceeds the {len(data)} training clips")
-    if len(val) < POOL:
-        raise UserError(f"the val split has {len(val)} clips, R-Precision needs pools of {POOL}")
+    check_batch_size(data, options)
+    pool = validation_pool(val)
     vectorizer, words = word_vectors(options, data)
+    movement = MovementTask(options, data, val, device)
     if main_process:
         print(f"word vectors: {words}")
         save_inputs(options, data.stats, vectorizer, words)
     first = replace(options, num_steps=options.movement_steps, grad_clip=0.0)
-    run_stage(MovementTask(options, data, val, device), MOVEMENTS, first, accelerator)
+    run_stage(movement, MOVEMENTS, first, accelerator)
     seed_everything(options.seed)  # so that a resumed second stage starts as in an unbroken run
     matching = MatchingTask(options, data, val, vectorizer, device)
     run_stage(matching, MATCHING, options, accelerator)
     files = EvaluatorFiles.find(options.dataset, data.folder.path, options.save_dir)
-    figures = real_figures(CoEmbedder.load(files, device), val, options.seed)
+    figures = real_figures(CoEmbedder.load(files, device), val, options.seed, pool)
     if main_process:
         pools = "distinct meanings" if data.annotations else "random captions"
         report = {"split": "val", "clips": len(val), "pools": pools, **figures}
         write_json(Path(options.save_dir) / "real_figures.json", report)
-        print(f"real motions, val split of {len(val)} clips, pools of {POOL} {pools}:")
+        print(f"real motions, val split of {len(val)} clips, pools of {pool} {pools}:")
         print(", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
     return figures
 

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from data_loaders.humanml import MotionBatch, MotionDataset
-from model.mdm.checkpoints import build_generator, load_weights, save_checkpoint
-from model.mdm.generator import MotionGenerator
+from model.mdm.checkpoints import load_weights
+from model.mdm.generator import MDMGenerator, build_generator
 from model.mdm.network import MDMConfig
+from model.seam import Samples
 from train.data import (
     fixed_batches,
     open_splits,
@@ -29,15 +30,15 @@ from train.data import (
 )
 from train.inspection import InspectionOptions, inspector
 from train.loop import StepResult, Trainer, options_to_args, start_run
-from utils.options import option, parse_options
+from utils.options import option, parse_options, with_default
 
 
 @dataclass
 class Options(MDMConfig, InspectionOptions):
     """Options of the model (stored in args.json), of the loop, and of the data."""
 
-    resume_checkpoint: str = option("", "start from the weights of this checkpoint")
-    num_steps: int = option(600_000, "optimiser steps", minimum=1)
+    resume_checkpoint: str = option("", "start from the weights of this checkpoint", free="resume")
+    num_steps: int = with_default(InspectionOptions, "num_steps", 600_000)
     # Options of upstream's command lines that change nothing for these datasets there either
     num_frames: int = option(60, "of datasets of fixed length; unused", minimum=1)
     lambda_rcxyz: float = option(0.0, "loss on joints; undefined for these features", maximum=0)
@@ -50,17 +51,18 @@ class Options(MDMConfig, InspectionOptions):
 class DenoisingTask:
     """Uniform timesteps, masked x0 error, text dropped with `cond_mask_prob`."""
 
+    shown = ()
+
     def __init__(
         self,
         options: Options,
-        generator: MotionGenerator,
+        generator: MDMGenerator,
         data: MotionDataset,
         val_data: MotionDataset,
     ) -> None:
         self.options, self.generator = options, generator
         self.data, self.val_data = data, val_data
         self.module: nn.Module = generator.model
-        self.diffusion_steps = generator.diffusion.schedule.num_timesteps
 
     def batches(self, epoch: int) -> Iterator[MotionBatch]:
         yield from training_batches(self.data, self.options, epoch, self.generator.padded_frames)
@@ -71,7 +73,7 @@ class DenoisingTask:
     def step(self, batch: MotionBatch, step: int, rng: torch.Generator) -> StepResult:
         self.module.train()
         error, t = self._errors(batch, rng, drop_text=True)
-        quarter = t * 4 // self.diffusion_steps
+        quarter = t * 4 // self.generator.levels
         metrics: dict[str, Tensor | float] = {
             f"loss_q{q}": error.detach()[quarter == q].mean() for q in quarter.unique().tolist()
         }
@@ -90,19 +92,15 @@ class DenoisingTask:
     ) -> tuple[Tensor, Tensor]:
         batch = batch.to(self.generator.device)
         size = len(batch.captions)
-        t = torch.randint(self.diffusion_steps, (size,), generator=rng, device=rng.device)
-        noise = torch.randn(batch.motion.shape, generator=rng, device=rng.device)
+        t = torch.randint(self.generator.levels, (size,), generator=rng, device=rng.device)
+        motions = self.generator.encode(Samples(batch.motion, batch.lengths))
+        noise = self.generator.noise(motions, rng)
         condition = self.generator.encode_text(batch.captions)
         hide = torch.rand(size, generator=rng, device=rng.device) < self.options.cond_mask_prob
-        drop = hide if drop_text else None
-        error = self.generator.denoising_error(
-            batch.motion, batch.lengths, t, noise, condition, drop
-        )
-        return error, t
+        return self.generator.error(motions, t, noise, condition, hide if drop_text else None), t
 
     def save(self, save_dir: Path, step: int, average: nn.Module | None, best: bool) -> Path:
-        args = options_to_args(self.options)
-        return save_checkpoint(save_dir, step, self.generator, average=average, args=args)
+        return self.generator.save(save_dir, step, average, options_to_args(self.options))
 
     def state_dict(self) -> dict[str, Any]:
         return {}

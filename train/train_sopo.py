@@ -8,15 +8,12 @@
     python -m train.train_sopo --method offline_dpo --pairs_path FOLDER ...     (also combined_dpo,
         modipo_t and modipo_g; the folder comes from python -m prepare.preference_pairs)
 
-train/preference/methods.py lists the methods. One step of SoPo is Algorithm 1 of the paper: draw
-preferred motions, let the policy generate K candidates for each caption, score them, take the
-worst, use it only below tau, weight the preferred motion by its distance to the candidates, and
-minimise Eq. 17. docs/method.md lists every choice that the paper leaves open.
+train/preference/methods.py lists the methods, train/preference/algorithm.py is Algorithm 1 of the
+paper, and docs/method.md lists every choice that the paper leaves open.
 """
 
 from utils.start import entry_point
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,99 +24,63 @@ from torch import Tensor, nn
 
 from data_loaders.humanml import MotionBatch, MotionDataset
 from model.compiled import COMPILE_HELP
-from model.mdm.checkpoints import load_generator, save_checkpoint
-from model.mdm.generator import SAMPLERS, MotionGenerator, SamplerOptions
+from model.families import load_generator
+from model.seam import Generator, Samples
 from rewards.load import RewardOptions, load_reward
-from rewards.tmr import Reward
-from train.data import (
-    fixed_batches,
-    open_splits,
-    steps_per_epoch,
-    training_batches,
-)
+from rewards.seam import Reward
+from train.data import fixed_batches, open_splits, steps_per_epoch, training_batches
 from train.inspection import InspectionOptions, inspector
-from train.loop import StepResult, Trainer, options_to_args, start_run
-from train.preference.fixed_pairs import FixedPairs, PairStore
-from train.preference.losses import DenoisingErrors, PreferenceLoss, preferred_weight, sopo_loss
-from train.preference.methods import METHODS, Pairing, needs_fixed_pairs
-from train.preference.pairs import (
-    CandidateSampler,
-    OnlinePairs,
-    PairSource,
-    PreferenceBatch,
-    RewardThreshold,
-)
-from train.preference.safeguards import SafeguardOptions, noisy_enough, omega_t
+from train.loop import LoopOptions, StepResult, Trainer, options_to_args, start_run
+from train.preference.algorithm import Outcome, PreferenceAlgorithm
+from train.preference.fixed_pairs import PairStore
+from train.preference.methods import METHODS
+from train.preference.options import PreferenceOptions
+from train.preference.pairs import Key
 from utils.errors import UserError
-from utils.options import option, parse_options
+from utils.options import option, parse_options, with_default
 
 
 @dataclass
-class Options(RewardOptions, InspectionOptions, SafeguardOptions):
+class Options(PreferenceOptions, RewardOptions, InspectionOptions):
     model_path: str = option(
-        "save/humanml_enc_512_50steps/model000750000.pt", "base checkpoint modelNNNNNNNNN.pt"
+        "save/humanml_enc_512_50steps/model000750000.pt",
+        "base checkpoint modelNNNNNNNNN.pt",
+        free="resume",
     )
-    method: str = option("sopo", "which pairs, gate and weight", choices=tuple(METHODS))
-    pairs_path: str = option("", "folder of fixed pairs, for the methods that read them")
-    num_candidates: int = option(4, "K motions generated per caption", minimum=1)
-    tau: float = option(
-        0.45,
-        "a candidate is used below this reward; rewards are (cos + 1) / 2, so they lie in [0, 1]",
-        minimum=0,
-        maximum=1,
-    )
-    tau_quantile: float | None = option(
-        None, "set tau to this quantile of the recent worst-of-K rewards", minimum=0, maximum=1
-    )
-    beta: float = option(1.0, "weight of the implicit reward", minimum=0)
-    preferred_weight_c: float = option(2.0, "C of beta_w = beta (C - S(x_w))", minimum=1)
-    similarity_space: str = option("reward", "space of S(x_w)", choices=("reward", "features"))
-    margin_scale: float | None = option(
-        None, "replaces T in z = -T omega_t (...); none = number of diffusion steps", minimum=0
-    )
-    candidate_sampler: str = option("ancestral", "of the candidates", choices=SAMPLERS)
-    candidate_steps: int = option(0, "denoising steps per candidate; 0 = all of them", minimum=0)
-    guidance_param: float = option(2.5, "guidance scale of the candidates; 1 = none", minimum=0)
-    compile: bool = option(False, COMPILE_HELP)
+    compile: bool = option(False, COMPILE_HELP, free="always")
     probe_batches: int = option(4, "batches that measure tau on the base model", minimum=1)
     val_motions: int = option(128, "val captions generated per validation", minimum=8)
-    lr: float = option(1e-5, "peak learning rate", minimum=0)
-    lr_schedule: str = option("cosine", "after warm-up", choices=("constant", "linear", "cosine"))
-    num_steps: int = option(1000, "optimiser steps", minimum=1)
-    save_interval: int = option(500, "steps between checkpoints", minimum=1)
-    val_interval: int = option(100, "steps between validations", minimum=1)
-    resume_checkpoint: str = option("", "upstream's name of --model_path")
+    lr: float = with_default(LoopOptions, "lr", 1e-5)
+    lr_schedule: str = with_default(LoopOptions, "lr_schedule", "cosine")
+    num_steps: int = with_default(LoopOptions, "num_steps", 1000)
+    save_interval: int = with_default(LoopOptions, "save_interval", 500)
+    val_interval: int = with_default(LoopOptions, "val_interval", 100)
+    resume_checkpoint: str = option("", "upstream's name of --model_path", free="resume")
 
     def validate(self) -> None:
-        super().validate()
+        PreferenceOptions.validate(self)
+        RewardOptions.validate(self)
         self.model_path = self.resume_checkpoint or self.model_path
-        if needs_fixed_pairs(self.method) and not self.pairs_path:
-            raise UserError(
-                f"--method {self.method} needs --pairs_path FOLDER, made with "
-                "python -m prepare.preference_pairs"
-            )
-        if self.tau_anchored and self.tau_quantile is None:
-            raise UserError("--tau_anchored needs --tau_quantile, whose rewards it fixes")
-        if self.pairs_path and not needs_fixed_pairs(self.method):
-            raise UserError(f"--method {self.method} reads no fixed pairs; leave out --pairs_path")
-        between = any(pairing.preferred == "best" for pairing in METHODS[self.method])
-        if between and self.num_candidates < 2:
-            raise UserError(
-                f"--method {self.method} compares the best and the worst of K motions; "
-                "--num_candidates must be at least 2"
-            )
+
+
+def samples_of(batch: MotionBatch) -> tuple[Samples, list[Key]]:
+    """The raw motions of a batch, and what each of them is."""
+    keys = [Key(clip, text) for clip, text in zip(batch.names, batch.captions, strict=True)]
+    return Samples(batch.motion, batch.lengths), keys
 
 
 class PreferenceTask:
-    """Policy, frozen reference, frozen reward and the sources of pairs, as one `Task`.
+    """Algorithm 1 on the clips of a dataset, as one `Task` of the training loop.
 
     `store` holds the fixed pairs, for the methods that read them.
     """
 
+    shown = ("gate/share_below_tau", "rewards/unpreferred_score")
+
     def __init__(
         self,
         options: Options,
-        policy: MotionGenerator,
+        policy: Generator,
         reward: Reward,
         data: MotionDataset,
         val_data: MotionDataset,
@@ -128,33 +89,12 @@ class PreferenceTask:
         self.options, self.policy, self.reward = options, policy, reward
         self.data, self.val_data = data, val_data
         self.module: nn.Module = policy.model.eval()  # dropout stays off, in the loss and outside
-        self.reference = policy.with_model(copy.deepcopy(policy.model).eval().requires_grad_(False))
-        self.diffusion_steps = policy.diffusion.schedule.num_timesteps
-        self.scale = float(options.margin_scale or self.diffusion_steps)
-        fixed = None if options.tau_quantile is not None else options.tau
-        self.threshold = RewardThreshold(fixed, options.tau_quantile, anchored=options.tau_anchored)
-        self.candidates = CandidateSampler(
-            policy,
-            reward,
-            options.num_candidates,
-            SamplerOptions(options.candidate_sampler, options.candidate_steps or None),
-            options.guidance_param,
-            options.candidate_start,
-        )
-        self.sources = [self.source(pairing, store) for pairing in METHODS[options.method]]
-
-    def source(self, pairing: Pairing, store: PairStore | None) -> PairSource:
-        if pairing.online:
-            space = self.options.similarity_space
-            return OnlinePairs(self.candidates, self.threshold, pairing, space)
-        if store is None:
-            raise ValueError(f"method {self.options.method} needs a store of fixed pairs")
-        return FixedPairs(self.policy, self.reward, store, pairing)
+        self.algorithm = PreferenceAlgorithm(options, policy, reward, store)
 
     @property
     def gated(self) -> bool:
         """Does tau decide which unpreferred motions count?"""
-        return any(source.pairing.gate == "below_tau" for source in self.sources)
+        return any(pairing.gate == "below_tau" for pairing in METHODS[self.options.method])
 
     def batches(self, epoch: int) -> Iterator[MotionBatch]:
         yield from training_batches(self.data, self.options, epoch, self.policy.padded_frames)
@@ -163,70 +103,28 @@ class PreferenceTask:
         return steps_per_epoch(self.data, self.options)
 
     def step(self, batch: MotionBatch, step: int, rng: torch.Generator) -> StepResult:
-        batch = batch.to(self.policy.device)
-        condition = self.policy.encode_text(batch.captions)
-        size = len(batch.captions)
-        t = torch.randint(self.diffusion_steps, (size,), generator=rng, device=rng.device)
-        drawn = [source(batch, condition, rng) for source in self.sources]
-        noise = torch.randn(batch.motion.shape, generator=rng, device=rng.device)
-        if not drawn:
-            error = self.policy.denoising_error(batch.motion, batch.lengths, t, noise, condition)
-            return StepResult(error.mean(), {})
-        loss = margin = torch.zeros(size, device=t.device)
-        metrics: dict[str, Tensor | float] = {}
-        for source, pairs in zip(self.sources, drawn, strict=True):
-            result, figures = self.pair_loss(pairs, t, noise)
-            loss, margin = loss + result.loss, margin + result.margin
-            prefix = f"{source.pairing.name}/" if len(drawn) > 1 else ""
-            metrics |= {prefix + name: value for name, value in figures.items()}
-        if (step + 1) % self.options.log_interval == 0:
-            metrics |= self.quarters(loss, margin, t)
-        return StepResult(loss.mean(), metrics)
+        outcome = self.algorithm.step(*samples_of(batch.to(self.policy.device)), rng)
+        metrics = outcome.metrics
+        if metrics and (step + 1) % self.options.log_interval == 0:
+            metrics = metrics | self.quarters(outcome)
+        return StepResult(outcome.loss.mean(), metrics)
 
-    def pair_loss(
-        self, pairs: PreferenceBatch, t: Tensor, noise: Tensor
-    ) -> tuple[PreferenceLoss, dict[str, Tensor | float]]:
-        """Loss of one kind of pair, and the figures for the log."""
-        beta, c = self.options.beta, self.options.preferred_weight_c
-        if pairs.similarity is None:
-            weight = torch.full_like(pairs.reward_unpreferred, beta)
-        else:
-            weight = preferred_weight(pairs.similarity, beta, c)
-        winner, loser = self.errors(pairs, t, noise)
-        options, schedule = self.options, self.policy.diffusion.schedule
-        scale = self.scale * omega_t(options.omega, t, schedule, winner.reference)
-        noisy = noisy_enough(t, self.diffusion_steps, options.loser_min_t)
-        gate, loser_beta = pairs.use_unpreferred & noisy, beta * options.loser_weight
-        result = sopo_loss(winner, loser, weight, loser_beta, gate, scale)
-        return result, pair_metrics(pairs, winner, loser, result, weight)
-
-    def errors(
-        self, pairs: PreferenceBatch, t: Tensor, noise: Tensor
-    ) -> tuple[DenoisingErrors, DenoisingErrors]:
-        """Errors of winner and loser: one t and one noise, one doubled batch per network."""
-        motions = torch.cat([pairs.preferred, pairs.unpreferred])
-        condition = pairs.condition.repeat(2)
-        inputs = (motions, pairs.lengths.repeat(2), t.repeat(2), noise.repeat(2, 1, 1), condition)
-        policy = self.policy.denoising_error(*inputs)
-        with torch.no_grad():
-            reference = self.reference.denoising_error(*inputs)
-        halves = zip(policy.chunk(2), reference.chunk(2), strict=True)
-        winner, loser = (DenoisingErrors(p, r) for p, r in halves)
-        return winner, loser
-
-    def quarters(self, loss: Tensor, margin: Tensor, t: Tensor) -> dict[str, Tensor | float]:
-        """Implicit reward margin and gradient norm per quarter of the timesteps."""
+    def quarters(self, outcome: Outcome) -> dict[str, Tensor | float]:
+        """Implicit reward margin and gradient norm per quarter of the noise levels."""
         parameters = [p for p in self.module.parameters() if p.requires_grad]
-        quarter = t * 4 // self.diffusion_steps
+        quarter = outcome.t * 4 // self.policy.levels
         figures: dict[str, Tensor | float] = {}
         for q in quarter.unique().tolist():
             chosen = quarter == q
             gradients = torch.autograd.grad(
-                loss[chosen].sum() / len(loss), parameters, retain_graph=True, allow_unused=True
+                outcome.loss[chosen].sum() / len(outcome.loss),
+                parameters,
+                retain_graph=True,
+                allow_unused=True,
             )
             norms = torch.stack([g.norm() for g in gradients if g is not None])
             figures[f"quarters/grad_norm_q{q}"] = norms.norm()
-            figures[f"quarters/margin_q{q}"] = margin[chosen].mean()
+            figures[f"quarters/margin_q{q}"] = outcome.margin[chosen].mean()
         return figures
 
     @torch.no_grad()
@@ -236,70 +134,38 @@ class PreferenceTask:
         rewards: list[Tensor] = []
         loader = self.batches(epoch=0)
         for _, batch in zip(range(self.options.probe_batches), loader, strict=False):
-            batch = batch.to(self.policy.device)
+            raw, _ = samples_of(batch.to(self.policy.device))
             condition = self.policy.encode_text(batch.captions)
-            rewards.append(self.candidates(batch, condition, rng).rewards.amin(dim=1))
+            clips = self.policy.encode(raw, rng)
+            drawn = self.algorithm.candidates(clips, batch.captions, condition, rng)
+            rewards.append(drawn.rewards.amin(dim=1))
         measured = torch.cat(rewards)
-        self.threshold.observe(measured)
+        self.algorithm.threshold.observe(measured)
         return measured
 
+    @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Mean reward of motions generated for the first val captions, from one fixed noise."""
         rng = torch.Generator(self.policy.device).manual_seed(self.options.seed)
-        loader = fixed_batches(self.val_data, self.options.batch_size)
         scores: list[Tensor] = []
-        for batch in loader:
-            batch = batch.to(self.policy.device)
-            motions = self.policy.sample(
-                self.policy.encode_text(batch.captions),
-                batch.lengths,
-                self.candidates.sampler,
-                self.options.guidance_param,
-                generator=rng,
-            )
-            raw = self.policy.stats.denormalize(motions)
-            scores.append(self.reward.score(raw, batch.lengths, batch.captions))
+        for batch in fixed_batches(self.val_data, self.options.batch_size):
+            raw, _ = samples_of(batch.to(self.policy.device))
+            condition = self.policy.encode_text(batch.captions)
+            generated = self.policy.sample(condition, self.policy.encode(raw, rng), rng)
+            scores.append(self.reward.score(self.policy.decode(generated), batch.captions))
             if sum(map(len, scores)) >= self.options.val_motions:
                 break
         reward = float(torch.cat(scores).mean())
         return {"score": 1 - reward, "reward": reward}
 
     def save(self, save_dir: Path, step: int, average: nn.Module | None, best: bool) -> Path:
-        args = options_to_args(self.options)
-        return save_checkpoint(save_dir, step, self.policy, average=average, args=args)
+        return self.policy.save(save_dir, step, average, options_to_args(self.options))
 
     def state_dict(self) -> dict[str, Any]:
-        return self.threshold.state_dict()
+        return self.algorithm.threshold.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.threshold.load_state_dict(state)
-
-
-def pair_metrics(
-    pairs: PreferenceBatch,
-    winner: DenoisingErrors,
-    loser: DenoisingErrors,
-    result: PreferenceLoss,
-    weight: Tensor,
-) -> dict[str, Tensor | float]:
-    """The figures of one step, under the names that preference training commonly uses."""
-    on = pairs.use_unpreferred
-    accuracy = (result.chosen > result.rejected).float()
-    tau = {} if pairs.tau is None else {"gate/tau": pairs.tau}
-    return tau | {
-        "rewards/chosen": result.chosen.mean(),
-        "rewards/rejected": result.rejected.mean(),
-        "rewards/margins": result.margin.mean(),
-        "rewards/accuracies": accuracy.mean(),
-        "rewards/preferred_score": pairs.reward_preferred.mean(),
-        "rewards/unpreferred_score": pairs.reward_unpreferred.mean(),
-        "rewards/candidate_score": pairs.reward_candidates.mean(),
-        "gate/share_below_tau": on.float().mean(),
-        "weights/beta_w": weight.mean(),
-        "errors/winner_policy": winner.policy.detach().mean(),
-        "errors/winner_difference": winner.difference.detach().mean(),
-        "errors/loser_difference": loser.difference.detach().mean(),
-    }
+        self.algorithm.threshold.load_state_dict(state)
 
 
 def report_probe(rewards: Tensor, tau: float) -> None:
@@ -357,16 +223,19 @@ def main() -> None:
         text_encoder_path=options.text_encoder_path,
         autocast=dtype,
         compiled=options.compile,
+        sampler=options.sampler,
+        guidance=options.guidance_param,
+        skeleton=data.skeleton,
     )
     reward = load_reward(options, accelerator.device, data, val_data)
     if store is not None:
-        store.check(data, policy)
+        store.check(data, policy.skeleton)
         data = with_pairs(data, store, options)
     task = PreferenceTask(options, policy, reward, data, val_data, store)
     if task.gated:
         rewards = task.probe()
         if accelerator.is_main_process:
-            report_probe(rewards, task.threshold.value())
+            report_probe(rewards, task.algorithm.threshold.value())
     Trainer(task, options, accelerator, inspect).run()
 
 

@@ -19,25 +19,26 @@ import torch
 from torch import Tensor, nn
 
 from data_loaders.humanml import MotionBatch, MotionDataset
-from model.text.encoders import CachedTextEncoder, build_text_encoder
+from model.text.encoders import CachedTextEncoder, TextEncoderOptions, build_text_encoder
 from tmr.losses import LossWeights, false_negatives, tmr_loss
 from tmr.model import TMR, TMRConfig
 from tmr.retrieval import retrieval_in_pools
 from train.data import (
-    DataOptions,
+    TrainingOptions,
     fixed_batches,
     open_splits,
     steps_per_epoch,
     training_batches,
+    validation_pool,
 )
 from train.loop import StepResult, Trainer, options_to_args, start_run
 from utils.files import write_json
-from utils.options import option, parse_options
+from utils.options import option, parse_options, with_default
 from utils.provenance import provenance
 
 
 @dataclass
-class Options(TMRConfig, DataOptions):
+class Options(TMRConfig, TrainingOptions, TextEncoderOptions):
     phrasings: str = option(
         "all", "captions of each clip to learn from", choices=("all", "even", "odd")
     )
@@ -45,18 +46,23 @@ class Options(TMRConfig, DataOptions):
     contrastive_weight: float = option(0.1, "of the contrastive loss", minimum=0)
     latent_weight: float = option(1e-5, "of the latent loss", minimum=0)
     kl_weight: float = option(1e-5, "of the KL losses", minimum=0)
-    batch_size: int = option(32, "motions per step and process", minimum=2)
-    weight_decay: float = option(0.01, "of AdamW", minimum=0)
-    num_steps: int = option(360_000, "optimiser steps", minimum=1)
+    batch_size: int = with_default(TrainingOptions, "batch_size", 32, minimum=2)
+    weight_decay: float = with_default(TrainingOptions, "weight_decay", 0.01)
+    num_steps: int = with_default(TrainingOptions, "num_steps", 360_000)
 
 
 class RetrievalTask:
-    """Reconstruction, KL, latent and contrastive losses of TMR."""
+    """Reconstruction, KL, latent and contrastive losses of TMR.
+
+    `pool`: motions among which validation searches.
+    """
+
+    shown = ("contrastive",)
 
     def __init__(
-        self, options: Options, tmr: TMR, data: MotionDataset, val_data: MotionDataset
+        self, options: Options, tmr: TMR, data: MotionDataset, val_data: MotionDataset, pool: int
     ) -> None:
-        self.options, self.tmr = options, tmr
+        self.options, self.tmr, self.pool = options, tmr, pool
         self.data, self.val_data = data, val_data
         self.module: nn.Module = tmr
         self.weights = LossWeights(
@@ -78,7 +84,7 @@ class RetrievalTask:
         meanings = self.data.meanings(batch.captions)
         losses = tmr_loss(
             self.tmr,
-            self.data.stats.denormalize(batch.motion),
+            batch.motion,
             batch.lengths,
             batch.captions,
             exclude=false_negatives(meanings).to(self.tmr.device),
@@ -89,19 +95,22 @@ class RetrievalTask:
         return StepResult(losses.total, {name: getattr(losses, name).detach() for name in parts})
 
     def validate(self) -> dict[str, float]:
-        """Retrieval on the val split in pools of 32 distinct meanings."""
+        """Retrieval on the val split in pools of distinct meanings."""
         self.module.eval()
         texts: list[Tensor] = []
         motions: list[Tensor] = []
         captions: list[str] = []
         for batch in fixed_batches(self.val_data, 64):
             batch = batch.to(self.tmr.device)
-            raw = self.data.stats.denormalize(batch.motion)
-            motions.append(self.tmr.encode_motions(raw, batch.lengths))
+            motions.append(self.tmr.encode_motions(batch.motion, batch.lengths))
             texts.append(self.tmr.encode_texts(batch.captions))
             captions += batch.captions
         figures = retrieval_in_pools(
-            torch.cat(texts), torch.cat(motions), self.val_data.meanings(captions)
+            torch.cat(texts),
+            torch.cat(motions),
+            self.val_data.meanings(captions),
+            pool_size=self.pool,
+            smallest=self.pool,
         )
         return {"score": 1 - figures.r_at_1, "R@1": figures.r_at_1, "R@3": figures.r_at_3}
 
@@ -123,11 +132,11 @@ def main() -> None:
     options = parse_options(Options, description=__doc__)
     accelerator = start_run(options)
     data, val_data = open_splits(options, options.phrasings)
+    pool = validation_pool(val_data)
     encoder = build_text_encoder(options.text_encoder_type, options.text_encoder_path or None)
     tmr = TMR(options, data.feature_stats(), CachedTextEncoder(encoder))
-    Trainer(
-        RetrievalTask(options, tmr.to(accelerator.device), data, val_data), options, accelerator
-    ).run()
+    task = RetrievalTask(options, tmr.to(accelerator.device), data, val_data, pool)
+    Trainer(task, options, accelerator).run()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from utils.options import option
 class DeviceOptions:
     """For every script that runs networks."""
 
-    device: str = option("auto", "auto, cpu, cuda, or a CUDA index")
+    device: str = option("auto", "auto, cpu, cuda, or a CUDA index", free="always")
 
 
 def pick_device(device: str, cuda: bool = True) -> torch.device:

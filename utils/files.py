@@ -89,13 +89,13 @@ def load_tensors(path: str | Path, map_location: str | torch.device = "cpu") -> 
         raise UserError(f"{path} is not a readable checkpoint ({error})") from None
 
 
-def prepare_output_dir(
+def check_output_dir(
     path: str | Path, overwrite: bool = False, resume: bool = False, option: str = "--save_dir"
 ) -> Path:
-    """Make the folder `path` for a run's outputs.
+    """The folder `path` for a run's outputs; it is made by what is written first.
 
-    A folder that already holds files is accepted only with `overwrite` or `resume`; nothing in it
-    is deleted. Raises UserError otherwise.
+    A folder that already holds files is accepted only with `overwrite` or `resume`. Raises
+    UserError otherwise, and where nothing can be written.
     """
     path = Path(path)
     if path.exists() and not path.is_dir():
@@ -104,5 +104,16 @@ def prepare_output_dir(
         raise UserError(
             f"{option} {path} already holds files; add --overwrite or --resume, or name another"
         )
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise UserError(f"{option} {path}: nothing can be written into {there}; name another")
+    return path
+
+
+def prepare_output_dir(
+    path: str | Path, overwrite: bool = False, resume: bool = False, option: str = "--save_dir"
+) -> Path:
+    """Make the folder that `check_output_dir` accepts; nothing in it is deleted."""
+    path = check_output_dir(path, overwrite, resume, option)
     path.mkdir(parents=True, exist_ok=True)
     return path

@@ -6,23 +6,30 @@
 
     options = parse_options(Options, description=__doc__)
 
-Precedence: command line, then ``--config FILE.yaml``, then the defaults.
+Precedence: command line, then ``--config FILE.yaml``, then the defaults. A declaration also says
+whether the option may differ from that of an earlier run whose results are taken over (`Free`).
 """
 
 import argparse
 import dataclasses
+import difflib
 import types
 import typing
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NoReturn, TypeVar
 
 import yaml
 
+from utils.commands import typed
 from utils.errors import UserError
+from utils.places import here_or_project
 
 T = TypeVar("T")
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
+
+# always: no result depends on it. resume: a resumed run may have another (a file that was moved,
+# an interval). upwards: a resumed run may have more. never: it makes another run.
+Free = Literal["always", "resume", "upwards", "never"]
 
 
 def option(
@@ -33,6 +40,7 @@ def option(
     minimum: float | None = None,
     maximum: float | None = None,
     required: bool = False,
+    free: Free = "never",
 ) -> Any:
     """A dataclass field with a help text; `minimum` and `maximum` are inclusive bounds."""
     metadata = {
@@ -41,10 +49,27 @@ def option(
         "minimum": minimum,
         "maximum": maximum,
         "required": required,
+        "free": free,
     }
+    return _field(default, metadata)
+
+
+def with_default(base: type, name: str, default: Any, **rules: Any) -> Any:
+    """The option `name` of a base class with another default, and other `rules` where given."""
+    return _field(default, {**base.__dataclass_fields__[name].metadata, **rules})
+
+
+def _field(default: Any, metadata: Mapping[str, Any]) -> Any:
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse prints its usage before an error; a `UserError` is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message.removeprefix("argument "))
 
 
 def parse_options(
@@ -52,18 +77,22 @@ def parse_options(
 ) -> T:
     """Read `options_class` (a dataclass of `option` fields) from the command line.
 
-    Calls ``validate()`` on the result where the class has one. Raises UserError for values that
-    are out of bounds or unknown; argparse itself exits with code 2 for unknown options.
+    Calls ``validate()`` on the result where the class has one. Raises UserError for options that
+    are unknown, and for values that are out of bounds or of another type.
     """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = _Parser(
+        description=description and typed(description),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE.yaml", help="YAML file with the same options")
     kinds = typing.get_type_hints(options_class)
     fields = {field.name: field for field in dataclasses.fields(options_class)}
     for field in fields.values():
         _add_argument(parser, field, kinds[field.name])
-    given = vars(parser.parse_args(argv))
+    known, unknown = parser.parse_known_args(argv)
+    _refuse_unknown(unknown, fields)
+    given = vars(known)
     config = given.pop("config")
     values = _read_config(config, fields, kinds) if config else {}
     values |= given
@@ -75,6 +104,49 @@ def parse_options(
     if hasattr(options, "validate"):
         options.validate()
     return options
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The known name that is most like an unknown one, as `` (did you mean it?)``, or nothing."""
+    alike = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {alike[0]}?)" if alike else ""
+
+
+def _refuse_unknown(words: Sequence[str], fields: Iterable[str]) -> None:
+    if not words:
+        return
+    known = [f"--{name}" for name in (*fields, "config")]
+    names = [word.partition("=")[0] for word in words if word.startswith("--")]
+    if not names:
+        raise UserError(f"{' '.join(words)}: no option takes this; options start with --")
+    raise UserError("; ".join(f"{n} is no option{did_you_mean(n, known)}" for n in names))
+
+
+def fixed_options(options: Any) -> dict[str, Any]:
+    """The options on which results depend, to be stored beside them."""
+    return {
+        field.name: getattr(options, field.name)
+        for field in dataclasses.fields(options)
+        if field.metadata.get("free") != "always"
+    }
+
+
+def changed_options(stored: Mapping[str, Any], wanted: Any, resumed: bool = False) -> list[str]:
+    """``--name stored -> wanted`` for every option that differs from an earlier run's and may not.
+
+    What `stored` lacks, being newer, had its default. resumed: the run goes on, so that more may
+    differ than where its results are taken over as they are.
+    """
+    defaults, changed = type(wanted)(), []
+    for field in dataclasses.fields(wanted):
+        old = stored.get(field.name, getattr(defaults, field.name))
+        new, free = getattr(wanted, field.name), field.metadata.get("free")
+        if free == "always" or (resumed and free == "resume"):
+            continue
+        grown = resumed and free == "upwards" and isinstance(old, (int, float)) and old <= new
+        if old != new and not grown:
+            changed.append(f"--{field.name} {old} -> {new}")
+    return changed
 
 
 def check_bounds(options: Any) -> None:
@@ -139,29 +211,40 @@ def _add_argument(
 def _read_config(
     path: str, fields: dict[str, dataclasses.Field[Any]], kinds: dict[str, Any]
 ) -> dict[str, Any]:
-    if not Path(path).is_file():
+    file = here_or_project(path)
+    if not file.is_file():
         raise UserError(f"--config {path} does not exist")
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"--config {path} is not valid YAML ({reason})") from None
     if not isinstance(content, dict):
         raise UserError(f"--config {path} must hold `option: value` lines")
-    unknown = sorted(set(content) - set(fields))
+    unknown = [str(name) for name in content if name not in fields]
     if unknown:
-        raise UserError(f"--config {path} has unknown options: {', '.join(unknown)}")
+        named = ", ".join(f"{name}{did_you_mean(name, fields)}" for name in unknown)
+        raise UserError(f"--config {path} has unknown options: {named}")
     return {name: _convert(path, name, value, kinds[name]) for name, value in content.items()}
 
 
 def _convert(path: str, name: str, value: Any, kind: Any) -> Any:
     scalar, is_list = _element_type(kind)
-    if value is None:
+    if value is None and type(None) in typing.get_args(kind):
         return None
     try:
-        convert = parse_bool if scalar is bool else scalar
         if is_list:
-            return [convert(item) for item in (value if isinstance(value, list) else [value])]
-        return convert(value)
+            items = value if isinstance(value, list) else [value]
+            return [_scalar(item, scalar) for item in items]
+        return _scalar(value, scalar)
     except (TypeError, ValueError, argparse.ArgumentTypeError):
         raise UserError(f"--config {path}: {name}: {value!r} is not a {scalar.__name__}") from None
+
+
+def _scalar(value: Any, kind: Any) -> Any:
+    """A YAML value as the command line would read it, so that 3.7 is no int and true no float."""
+    if kind not in (bool, int, float, str):
+        return kind(value)
+    if value is None or isinstance(value, (list, dict)):
+        raise TypeError
+    return parse_bool(value) if kind is bool else kind(str(value))

@@ -3,7 +3,8 @@
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+
+from utils.places import PROJECT_ROOT
 
 PACKAGES = ("torch", "numpy", "transformers", "accelerate")
 
@@ -23,11 +24,12 @@ def _version(package: str) -> str:
 
 
 def _commit() -> str:
-    root = Path(__file__).resolve().parent.parent
+    if not (PROJECT_ROOT / ".git").exists():  # git would describe whatever repository is around it
+        return "unknown"
     try:
         run = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=root,
+            cwd=PROJECT_ROOT,
             capture_output=True,
             text=True,
             timeout=10,

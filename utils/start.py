@@ -7,6 +7,7 @@ import functools
 import sys
 from collections.abc import Callable
 
+from utils.commands import typed
 from utils.errors import UserError
 from utils.threads import settle_threads
 
@@ -21,7 +22,7 @@ def entry_point(main: Callable[[], None]) -> Callable[[], None]:
         try:
             main()
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {typed(str(error))}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

@@ -1,70 +1,61 @@
 """How many threads a process computes with, and how they wait for one another.
 
 PyTorch's OpenMP settles both when it is loaded, from the environment, so `settle_threads` must run
-before torch is imported: `utils.start` does, which every script imports first. GNU's OpenMP by
-default lets a thread that waits spin for milliseconds, in the hope of work: on a machine that
-other processes use as well, threads then spin through the time in which the thread they wait for
-could run. Some 1000 turns bridge the gap between two operations of a small network, and no more.
-What the user has set stays. The number of threads does not follow the load, because sums of
-floating-point numbers, and so every digit of a training, depend on it.
+before torch is imported: `utils.start` does, which every script imports first. By default a thread
+that waits spins for milliseconds, in the hope of work. Where other processes need the cores, it so
+takes the time in which the threads that it waits for could run, and small networks become ten times
+slower. To sleep at once is right there, but costs time on an idle machine, where a short spin
+bridges the gap to the next operation. So the load at the start decides how to wait, and what the
+user has set stays; ``python -m eval.benchmark --threads`` compares. The number of threads does not
+follow the load, because sums of floating-point numbers, and so the digits of a training, depend on
+it.
 """
 
 import os
-from collections.abc import Iterator, MutableMapping
-from pathlib import Path
+from collections.abc import MutableMapping
 
-SPIN_COUNT = 1000  # turns of a waiting thread before it sleeps; python -m eval.benchmark --threads
+from utils.cores import idle_cores, usable_cores
+
+SPIN_COUNT = 20_000  # turns of a waiting thread before it sleeps, below a millisecond
+SETTLED = "SOPO_SETTLED"  # what was settled, so that child processes can settle it anew
+
+Environment = MutableMapping[str, str]
 
 
-def settle_threads(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Set what the user has not set."""
+def settle_threads(environment: Environment = os.environ) -> None:
+    """Set what the user has not set. Takes a moment, to look at the load."""
+    forget_settled(environment)
+    given = set(environment)
     environment.setdefault("OMP_NUM_THREADS", str(usable_cores()))
-    if "OMP_WAIT_POLICY" not in environment:
-        environment.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & given:
+        environment.update(way_to_wait(environment["OMP_NUM_THREADS"]))
+    settled = sorted(set(environment) - given)
+    environment[SETTLED] = " ".join(f"{name}={environment[name]}" for name in settled)
 
 
-def share_threads(environment: MutableMapping[str, str], processes: int) -> None:
-    """Settle for one of so many processes at a time: each has its share of the cores, unless the
-    user has chosen another number."""
-    settle_threads(environment)
-    if environment["OMP_NUM_THREADS"] == str(usable_cores()):
-        environment["OMP_NUM_THREADS"] = str(max(1, usable_cores() // processes))
+def share_threads(environment: Environment, processes: int) -> None:
+    """Prepare the environment of one of so many child processes at a time.
 
-
-def usable_cores() -> int:
-    """Cores that this process may use: its affinity, and whole ones of its cgroup's quota.
-
-    A part of a core is left out: a thread that a quota stops is one that all others wait for.
+    Each has its share of the cores, unless the user has set a number, and looks at the load itself.
     """
-    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(min([own, *quotas()])))
+    forget_settled(environment)
+    if processes > 1:
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
 
 
-def quotas(root: Path = Path("/")) -> Iterator[float]:
-    """Cores by the quota of each control group that holds this process, of version 1 or 2."""
-    try:
-        groups = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:  # not Linux
-        return
-    for line in groups:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        mount = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
-        own = Path(path.lstrip("/"))
-        for folder in (own, *own.parents):  # a container may show its own group as the root
-            if (cores := _quota(mount / folder)) is not None:
-                yield cores
+def forget_settled(environment: Environment) -> None:
+    """Take back what a parent process has settled, and nothing that was set since."""
+    for pair in environment.pop(SETTLED, "").split():
+        name, _, value = pair.partition("=")
+        if environment.get(name) == value:
+            del environment[name]
 
 
-def _quota(folder: Path) -> float | None:
-    """Cores by the quota of one group; None where it has none."""
-    try:
-        if (folder / "cpu.max").is_file():
-            quota, period = (folder / "cpu.max").read_text().split()
-        else:
-            names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
-            quota, period = ((folder / name).read_text().strip() for name in names)
-    except (OSError, ValueError):
-        return None
-    return None if quota in ("max", "-1") else int(quota) / int(period)
+def way_to_wait(threads: str) -> dict[str, str]:
+    """Sleep at once where so many threads do not all find an idle core, else spin for a while."""
+    count = int(threads) if threads.isdigit() else usable_cores()  # OpenMP allows lists as well
+    if count == 1:
+        return {}
+    idle = idle_cores()
+    busy = idle is not None and idle < count - max(0.5, 0.1 * count)
+    return {"OMP_WAIT_POLICY": "passive"} if busy else {"GOMP_SPINCOUNT": str(SPIN_COUNT)}

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from diffusion.samplers import NoiseSource, merge_noise, noise_from
-from model.mdm.generator import SAMPLERS, MDMGenerator, SamplerOptions, length_mask
-from rewards.tmr import Reward
+from diffusion.sampling import SAMPLERS, SamplerOptions
+from model.mdm.generator import MDMGenerator
+from model.seam import Samples
+from rewards.seam import Reward
 from train.preference.losses import worst_candidate
 from utils.seeding import torch_generator
 from utils.tables import markdown_table
@@ -83,13 +85,11 @@ class StepComparison:
         condition = generator.encode_text(self.captions).repeat_interleave(k)
         start, path = self._noise(sampler, lengths)
         started = time.perf_counter()
-        motions = generator.sample(
-            condition, lengths, sampler, self.guidance, noise=start, step_noise=path
-        )
-        valid = length_mask(lengths, motions.shape[1]).unsqueeze(-1)
-        raw = generator.stats.denormalize(motions * valid)
+        generator = replace(generator, sampler=sampler, guidance=self.guidance)
+        motions = generator.draw(condition, lengths, noise=start, step_noise=path)
+        raw = generator.decode(Samples(motions, lengths))
         captions = [caption for caption in self.captions for _ in range(k)]
-        rewards = self.reward.score(raw, lengths, captions).view(-1, k).cpu()
+        rewards = self.reward.score(raw, captions).view(-1, k).cpu()
         return rewards, time.perf_counter() - started
 
     def _noise(self, sampler: SamplerOptions, lengths: Tensor) -> tuple[Tensor, NoiseSource]:

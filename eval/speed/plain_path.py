@@ -15,16 +15,20 @@ import torch
 from torch import Tensor
 
 from data_loaders.captions import parse_captions
-from data_loaders.humanml import MotionBatch, MotionDataset
+from data_loaders.humanml import MotionDataset
 from diffusion.samplers import noise_from, sample_ancestral
-from model.mdm.generator import MDMGenerator, SamplerOptions, length_mask
+from model.mdm.generator import MDMGenerator
 from model.mdm.network import MDM
+from model.seam import Samples
 from model.text.encoders import Condition
 from rewards.tmr import TMRReward
 from tmr.model import TMR
+from train.preference.algorithm import PreferenceAlgorithm
 from train.preference.losses import DenoisingErrors
+from train.preference.methods import METHODS
+from train.preference.options import PreferenceOptions
 from train.preference.pairs import Candidates, CandidateSampler, PreferenceBatch
-from train.train_sopo import PreferenceTask
+from utils.masks import length_mask
 
 
 class PlainMDM(MDM):
@@ -93,16 +97,14 @@ class PlainGenerator(MDMGenerator):
         return self.text_encoder.encoder.encode(captions).to(self.device)
 
     @torch.no_grad()
-    def sample(
+    def draw(
         self,
         condition: Condition,
         lengths: Tensor,
-        sampler: SamplerOptions = SamplerOptions(),
-        guidance: float = 2.5,
-        generator: torch.Generator | None = None,
+        rng: torch.Generator | None = None,
         **fixed: Any,
     ) -> Tensor:
-        """All steps of ancestral sampling, whatever `sampler` says."""
+        """All steps of ancestral sampling, whatever the sampler is."""
         frames = self.skeleton.max_length
         shape = (len(condition), frames, self.stats.feature_dim)
         mask = length_mask(lengths, frames)
@@ -111,11 +113,11 @@ class PlainGenerator(MDMGenerator):
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             conditional = self.model(x, t, condition, mask)
             unconditional = self.model(x, t, condition, mask, dropped)
-            return unconditional + guidance * (conditional - unconditional)
+            return unconditional + self.guidance * (conditional - unconditional)
 
-        x = torch.randn(shape, generator=generator, device=self.device)
+        x = torch.randn(shape, generator=rng, device=self.device)
         with without_fused_layers():
-            x = sample_ancestral(denoise, self.diffusion, x, noise_from(generator, x))
+            x = sample_ancestral(denoise, self.diffusion, x, noise_from(rng, x))
         return x[:, : int(lengths.max())]
 
 
@@ -134,37 +136,43 @@ class PlainCandidates(CandidateSampler):
     """One candidate per caption at a time."""
 
     def __call__(
-        self, batch: MotionBatch, condition: Condition, rng: torch.Generator | None
+        self,
+        winners: Samples,
+        captions: list[str],
+        condition: Condition,
+        rng: torch.Generator | None,
     ) -> Candidates:
-        one = CandidateSampler(self.policy, self.reward, 1, self.sampler, self.guidance)
+        one = CandidateSampler(self.policy, self.reward, 1)
         drawn = []
         for _ in range(self.num_candidates):
-            drawn.append(one(batch, self.policy.encode_text(batch.captions), rng))
+            drawn.append(one(winners, captions, self.policy.encode_text(captions), rng))
+        order = torch.arange(len(drawn) * len(captions)).view(len(drawn), -1).T.flatten()
         return Candidates(
-            torch.cat([d.motions for d in drawn], dim=1),
-            torch.cat([d.raw for d in drawn], dim=1),
+            Samples.cat([d.samples for d in drawn])[order],
+            Samples.cat([d.raw for d in drawn])[order],
             torch.cat([d.rewards for d in drawn], dim=1),
         )
 
 
-class PlainTask(PreferenceTask):
+class PlainAlgorithm(PreferenceAlgorithm):
     """The method's step with the parts above and four network calls for the four errors."""
 
-    def __init__(self, options: Any, policy: PlainGenerator, reward: PlainReward) -> None:
-        super().__init__(options, policy, reward, data=None, val_data=None)  # type: ignore[arg-type]
-        self.candidates = PlainCandidates(**vars(self.candidates))
-        for source in self.sources:
-            source.candidates = self.candidates  # type: ignore[attr-defined]
+    def __init__(
+        self, options: PreferenceOptions, policy: PlainGenerator, reward: PlainReward
+    ) -> None:
+        super().__init__(options, policy, reward)
+        self.candidates = PlainCandidates(policy, reward, options.num_candidates)
+        self.sources = [self._source(pairing, None) for pairing in METHODS[options.method]]
 
     def errors(
         self, pairs: PreferenceBatch, t: Tensor, noise: Tensor
     ) -> tuple[DenoisingErrors, DenoisingErrors]:
         found = []
-        for motion in (pairs.preferred, pairs.unpreferred):
-            inputs = (motion, pairs.lengths, t, noise, pairs.condition)
-            policy = self.policy.denoising_error(*inputs)
+        for samples in (pairs.preferred, pairs.unpreferred):
+            inputs = (samples, t, noise, pairs.condition)
+            policy = self.policy.error(*inputs)
             with torch.no_grad(), without_fused_layers():
-                found.append(DenoisingErrors(policy, self.reference.denoising_error(*inputs)))
+                found.append(DenoisingErrors(policy, self.reference.error(*inputs)))
         return found[0], found[1]
 
 

@@ -11,8 +11,8 @@ from data_loaders.normalizer import Statistics
 from data_loaders.skeleton import HUMANML
 from eval.speed.timing import seconds_of
 from eval.speed.workload import QUICK, SMALL, Sizes
-from model.mdm.checkpoints import build_generator
-from model.mdm.generator import MDMGenerator
+from model.mdm.generator import MDMGenerator, build_generator
+from model.seam import Samples
 from utils.seeding import torch_generator
 
 STEPS, MOTIONS = 10, 8
@@ -39,8 +39,9 @@ def train(generator: MDMGenerator, sizes: Sizes, steps: int) -> None:
     condition = generator.encode_text([CAPTION] * sizes.batch)
     for _ in range(steps):
         motion, noise = torch.randn(2, sizes.batch, 160, HUMANML.feature_dim, generator=rng)
+        clips = generator.encode(Samples(motion, lengths))
         t = torch.randint(sizes.network.diffusion_steps, (sizes.batch,), generator=rng)
-        loss = generator.denoising_error(motion, lengths, t, noise, condition).mean()
+        loss = generator.error(clips, t, noise, condition).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -49,4 +50,4 @@ def train(generator: MDMGenerator, sizes: Sizes, steps: int) -> None:
 def sample(generator: MDMGenerator) -> None:
     lengths = torch.linspace(40, 160, MOTIONS).long()
     condition = generator.encode_text([CAPTION] * MOTIONS)
-    generator.sample(condition, lengths, generator=torch_generator(0))
+    generator.draw(condition, lengths, torch_generator(0))

@@ -10,16 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from data_loaders.humanml import MotionBatch, MotionDataset, make_loader, open_dataset
+from diffusion.sampling import SamplerOptions
 from eval.protocol import Embeddings, Protocol, measure
-from eval.speed.plain_path import PlainGenerator, PlainReward, PlainTask, plain_start_up
-from model.mdm.generator import MDMGenerator, length_mask
+from eval.speed.plain_path import PlainAlgorithm, PlainGenerator, PlainReward, plain_start_up
+from model.mdm.generator import MDMGenerator
 from model.mdm.network import MDM, MDMConfig
+from model.seam import Samples
 from rewards.co_embedding import Evaluators, EvaluatorSizes
 from rewards.tmr import TMRReward
 from tmr.model import TMRConfig
-from train.preference.pairs import PreferenceBatch
-from train.train_sopo import Options as SoPoOptions
-from train.train_sopo import PreferenceTask
+from train.preference.algorithm import PreferenceAlgorithm
+from train.preference.gate import GateDecision
+from train.preference.options import PreferenceOptions
+from train.preference.pairs import Key, PreferenceBatch
+from utils.masks import length_mask
 from utils.seeding import torch_generator
 
 GUIDANCE = 2.5
@@ -115,52 +119,52 @@ class Workload:
         pad_to = generator.padded_frames
         batches = make_loader(self.data, sizes.batch, shuffle=True, seed=rank, pad_to=pad_to)
         self.batch: MotionBatch = next(iter(batches)).to(self.device)
-        self.options = SoPoOptions(
-            tau=1.0, num_candidates=sizes.candidates, guidance_param=GUIDANCE
-        )
+        self.raw = Samples(self.batch.motion, self.batch.lengths)
+        self.keys = [Key("", caption) for caption in self.batch.captions]
+        self.options = PreferenceOptions(tau=1.0, num_candidates=sizes.candidates)
         self.plain_generator = PlainGenerator.of(generator)
         self.plain_reward = PlainReward(reward.model)
-        self.plain_task = PlainTask(self.options, self.plain_generator, self.plain_reward)
+        self.plain_algorithm = PlainAlgorithm(self.options, self.plain_generator, self.plain_reward)
         self.use(generator)
         self.evaluators = Evaluators(sizes.evaluators).to(self.device).eval().requires_grad_(False)
 
     def use(self, generator: MDMGenerator) -> None:
         """Take this generator on the fast path."""
         self.generator = generator
-        self.task = PreferenceTask(self.options, generator, self.reward, self.data, self.data)
-        self.few_task = PreferenceTask(
-            replace(self.options, candidate_sampler="dpm_sde", candidate_steps=self.few_steps),
-            *(generator, self.reward, self.data, self.data),
-        )
+        few = replace(generator, sampler=SamplerOptions("dpm_sde", self.few_steps))
+        self.algorithm = PreferenceAlgorithm(self.options, generator, self.reward)
+        self.few_algorithm = PreferenceAlgorithm(self.options, few, self.reward)
         self.optimizers = [  # a rate that changes nothing
-            torch.optim.AdamW(task.module.parameters(), lr=1e-9)
-            for task in (self.task, self.plain_task)
+            torch.optim.AdamW(algorithm.policy.model.parameters(), lr=1e-9)
+            for algorithm in (self.algorithm, self.plain_algorithm)
         ]
 
     @property
     def few_steps(self) -> int:
         """Solver steps that choose the worst candidate nearly as all steps do."""
-        return 2 * self.generator.diffusion.schedule.num_timesteps // 5
+        return 2 * self.generator.levels // 5
 
     def open(self) -> MotionDataset:
         return open_dataset("benchmark", "train", str(self.folder))
 
-    def autocast(self, task: PreferenceTask | None = None) -> AbstractContextManager[object]:
-        if self.dtype == torch.float32 or task is self.plain_task:
+    def autocast(
+        self, algorithm: PreferenceAlgorithm | None = None
+    ) -> AbstractContextManager[object]:
+        if self.dtype == torch.float32 or algorithm is self.plain_algorithm:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
     def items(self) -> list[Item]:
         """In the order of the table."""
-        steps, k = self.generator.diffusion.schedule.num_timesteps, self.sizes.candidates
+        steps, k = self.generator.levels, self.sizes.candidates
         few, rows = self.few_steps, 2 * k  # both passes of guidance for every candidate
         full, padded = self.generator.skeleton.max_length, self.batch.motion.shape[1]
         forward, plain_forward = (rows * f for f in self._batch_flops(full))
         # 2 motions x (3 policy + 1 reference); errors are of the batch as it is padded
         loss, plain_loss = (8 * f for f in self._batch_flops(padded))
         prompts, plain_prompts = (2 * steps * f for f in self._prompt_flops())
-        count, task, plain = self.sizes.motions, self.task, self.plain_task
-        pairs, plain_pairs = self._pairs(task), self._pairs(plain)
+        count, fast, plain = self.sizes.motions, self.algorithm, self.plain_algorithm
+        pairs, plain_pairs = self._pairs(fast), self._pairs(plain)
         return [
             Item("start-up, cold", self.cold_start_up),
             Item("start-up, warm", self.open, lambda: plain_start_up(self.data)),
@@ -170,7 +174,7 @@ class Workload:
                 *(forward, plain_forward, self.dtype),
             ),
             Item(
-                *("rollout", lambda: self.rollout(task), lambda: self.rollout(plain)),
+                *("rollout", lambda: self.rollout(fast), lambda: self.rollout(plain)),
                 *(steps * forward, steps * plain_forward, self.dtype),
             ),
             Item(
@@ -178,16 +182,16 @@ class Workload:
                 *((k + 1) * flops for flops in self._reward_flops()),
             ),
             Item(
-                *("loss step", lambda: self.loss_step(task, pairs)),
+                *("loss step", lambda: self.loss_step(fast, pairs)),
                 lambda: self.loss_step(plain, plain_pairs),
                 *(loss, plain_loss, self.dtype),
             ),
             Item(
-                *("SoPo step", lambda: self.sopo_step(task), lambda: self.sopo_step(plain)),
+                *("SoPo step", lambda: self.sopo_step(fast), lambda: self.sopo_step(plain)),
                 *(steps * forward + loss, steps * plain_forward + plain_loss, self.dtype),
             ),
             Item(
-                *(f"SoPo step, {few} solver steps", lambda: self.sopo_step(self.few_task)),
+                *(f"SoPo step, {few} solver steps", lambda: self.sopo_step(self.few_algorithm)),
                 lambda: self.sopo_step(plain),
                 *(few * forward + loss, steps * plain_forward + plain_loss, self.dtype),
             ),
@@ -260,7 +264,7 @@ class Workload:
         condition = self.generator.encode_text(self.batch.captions)
         condition = condition.repeat_interleave(self.sizes.candidates)
         t = torch.zeros(len(x), dtype=torch.long, device=self.device)
-        denoise = self.generator.denoiser(condition, lengths, frames, GUIDANCE)
+        denoise = self.generator.denoiser(condition, lengths, frames)
 
         @torch.no_grad()
         def call() -> Tensor:
@@ -285,68 +289,70 @@ class Workload:
 
         return call
 
-    def rollout(self, task: PreferenceTask) -> None:
+    def rollout(self, algorithm: PreferenceAlgorithm) -> None:
         """K candidates for every caption, with their rewards."""
-        with self.autocast(task):
-            condition = task.policy.encode_text(self.batch.captions)
-            task.candidates(self.batch, condition, torch_generator(0, self.device))
+        captions, policy = self.batch.captions, algorithm.policy
+        with self.autocast(algorithm):
+            rng = torch_generator(0, self.device)
+            clips, condition = policy.encode(self.raw), policy.encode_text(captions)
+            algorithm.candidates(clips, captions, condition, rng)
 
     def score(self, reward: TMRReward) -> None:
         """All candidates and the preferred motions."""
         k = self.sizes.candidates + 1
         captions = [caption for caption in self.batch.captions for _ in range(k)]
-        motions = self.batch.motion.repeat_interleave(k, dim=0)
-        reward.score(motions, self.batch.lengths.repeat_interleave(k), captions)
+        reward.score(self.raw.repeat_interleave(k), captions)
 
     def score_plainly(self) -> None:
         for _ in range(self.sizes.candidates + 1):
-            self.plain_reward.score(self.batch.motion, self.batch.lengths, self.batch.captions)
+            self.plain_reward.score(self.raw, self.batch.captions)
 
-    def _pairs(self, task: PreferenceTask) -> tuple[PreferenceBatch, Tensor, Tensor]:
+    def _pairs(self, algorithm: PreferenceAlgorithm) -> tuple[PreferenceBatch, Tensor, Tensor]:
         """Pairs of one step, their t and noise; the loser is random, which costs the same."""
-        condition = task.policy.encode_text(self.batch.captions)
-        motion, ones = self.batch.motion, torch.ones(len(self.batch.lengths), device=self.device)
-        loser = torch.randn_like(motion) * self.batch.mask.unsqueeze(-1)
+        policy = algorithm.policy
+        winners, ones = policy.encode(self.raw), torch.ones(len(self.raw), device=self.device)
+        losers = Samples(torch.randn_like(winners.x) * winners.mask.unsqueeze(-1), winners.lengths)
         pairs = PreferenceBatch(
-            preferred=motion,
-            unpreferred=loser,
-            lengths=self.batch.lengths,
-            condition=condition,
+            preferred=winners,
+            unpreferred=losers,
+            condition=policy.encode_text(self.batch.captions),
+            gate=GateDecision(ones.bool(), None),
             reward_preferred=ones,
             reward_unpreferred=ones,
             reward_candidates=ones.unsqueeze(1),
             similarity=ones,
-            use_unpreferred=ones.bool(),
         )
-        t = torch.arange(len(ones), device=self.device) % task.diffusion_steps
-        return pairs, t, torch.randn_like(motion)
+        t = torch.arange(len(ones), device=self.device) % policy.levels
+        return pairs, t, torch.randn_like(winners.x)
 
     def loss_step(
-        self, task: PreferenceTask, pairs: tuple[PreferenceBatch, Tensor, Tensor]
+        self, algorithm: PreferenceAlgorithm, pairs: tuple[PreferenceBatch, Tensor, Tensor]
     ) -> None:
         """Errors, loss, gradient and update for given pairs."""
-        with self.autocast(task):
-            loss = task.pair_loss(*pairs)[0].loss.mean()
-        self._update(task, loss)
+        with self.autocast(algorithm):
+            loss = algorithm.pair_loss(*pairs)[0].loss.mean()
+        self._update(algorithm, loss)
 
     def sopo_step(
-        self, task: PreferenceTask, reduce: Callable[[nn.Module], None] = lambda module: None
+        self,
+        algorithm: PreferenceAlgorithm,
+        reduce: Callable[[nn.Module], None] = lambda module: None,
     ) -> None:
         """A whole step of training; `reduce` averages the gradients over processes."""
-        with self.autocast(task):
-            result = task.step(self.batch, 0, torch_generator(0, self.device))
-        self._update(task, result.loss, reduce)
+        with self.autocast(algorithm):
+            outcome = algorithm.step(self.raw, self.keys, torch_generator(0, self.device))
+        self._update(algorithm, outcome.loss.mean(), reduce)
 
     def _update(
         self,
-        task: PreferenceTask,
+        algorithm: PreferenceAlgorithm,
         loss: Tensor,
         reduce: Callable[[nn.Module], None] = lambda module: None,
     ) -> None:
-        optimizer = self.optimizers[task is self.plain_task]
+        optimizer = self.optimizers[algorithm is self.plain_algorithm]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        reduce(task.module)
+        reduce(algorithm.policy.model)
         optimizer.step()
 
     def generate(self, generator: MDMGenerator) -> Tensor:
@@ -357,7 +363,7 @@ class Workload:
             condition = generator.encode_text([captions[i] for i in rows.tolist()])
             # one more of the full length, as the evaluation asks for, so that all parts fit
             own = lengths[rows].index_fill(0, torch.tensor([0]), 196)
-            parts.append(generator.sample(condition, own.to(self.device), generator=rng))
+            parts.append(generator.draw(condition, own.to(self.device), rng))
         return torch.cat(parts)
 
     def generation_batch(self, generator: MDMGenerator) -> int:

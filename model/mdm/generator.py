@@ -1,144 +1,58 @@
-"""Generators: network, diffusion, normaliser and text encoder behind three verbs.
+"""MDM behind the generator seam: x0 prediction in the space of normalised motion features."""
 
-Preference code sees only `MotionGenerator`: `encode_text`, `denoising_error`, `sample`.
-"""
-
-import math
-from bisect import bisect_left
+import copy
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from typing import Protocol
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from data_loaders.normalizer import Statistics
-from data_loaders.skeleton import Skeleton
+from data_loaders.skeleton import Skeleton, skeleton_for_dim
 from diffusion.gaussian import GaussianDiffusion, masked_mse
-from diffusion.samplers import (
-    Denoiser,
-    NoiseSource,
-    noise_from,
-    sample_ancestral,
-    sample_ddim,
-    sample_dpm,
-)
-from diffusion.schedule import NoiseSchedule, respace, select_by_snr, select_timesteps
+from diffusion.samplers import Denoiser, NoiseSource, noise_from
+from diffusion.sampling import SamplerOptions, StartPoint
+from diffusion.schedule import make_schedule, respace
+from model.checkpoint_files import load_stats, read_model_args
 from model.compiled import CompiledNetwork
-from model.mdm.network import MDM
-from model.mdm.worker_threads import run_side_by_side
-from model.text.encoders import Condition, TextEncoder
+from model.mdm.batching import grouped_denoiser
+from model.mdm.checkpoints import config_from_args, load_weights, save_checkpoint
+from model.mdm.network import MDM, MDMConfig
+from model.seam import Samples
+from model.text.encoders import (
+    CachedTextEncoder,
+    Condition,
+    PooledEncoder,
+    TextEncoder,
+    build_text_encoder,
+)
 from utils.errors import UserError
+from utils.masks import match_frames, zero_padding
 
-SAMPLERS = ("ancestral", "ddim", "dpm", "dpm_sde")
 # The most frames of one network call, both passes counted: on a CPU, where caches are small and a
 # core may make a call of its own; 330 full-length motions on a GPU, or fewer by its memory.
 FRAMES_PER_CALL = {"cpu": 4096, "cuda": 65_536}
-READ_BEYOND = 4  # frames after a motion's length that the evaluators' convolutions may read
 
 
-@dataclass(frozen=True)
-class SamplerOptions:
-    """Which of `SAMPLERS`, with how many steps (None = all of the model's), and DDIM's eta."""
+class NoText:
+    """The text encoder of an unconstrained model: one empty token."""
 
-    name: str = "ancestral"
-    steps: int | None = None
-    eta: float = 0.0
+    width, pooled = 1, True
 
-    def run(
-        self,
-        denoise: Denoiser,
-        diffusion: GaussianDiffusion,
-        x: Tensor,
-        noise: NoiseSource,
-        start: int | None = None,
-    ) -> Tensor:
-        """x0 from x_T, or from x at step `start`; ``dpm`` is the deterministic form of the solver,
-        ``dpm_sde`` the other."""
-        if self.name == "ancestral":
-            return sample_ancestral(denoise, diffusion, x, noise, start=start)
-        if self.name == "ddim":
-            return sample_ddim(denoise, diffusion, x, noise, start=start, eta=self.eta)
-        if self.name in ("dpm", "dpm_sde"):
-            return sample_dpm(
-                denoise, diffusion, x, noise, start=start, eta=float(self.name == "dpm_sde")
-            )
-        raise UserError(f"sampler {self.name} is unknown; use one of {', '.join(SAMPLERS)}")
-
-    def kept_steps(self, schedule: NoiseSchedule) -> list[int]:
-        """The executed steps of `schedule`, ascending, the noisiest among them.
-
-        They are evenly spaced in the index or, for the solvers that work in it, in the log-SNR.
-        Raises UserError when the schedule has fewer.
-        """
-        total, steps = schedule.num_timesteps, self.steps or schedule.num_timesteps
-        if steps > total:
-            raise UserError(f"{steps} sampling steps exceed the model's {total}; lower them")
-        if steps == 1:
-            return [total - 1]
-        if self.name.startswith("dpm"):
-            return select_by_snr(schedule, steps)
-        return select_timesteps(total, str(steps))
-
-
-@dataclass(frozen=True)
-class StartPoint:
-    """Sampling that starts from motions ``[B, T, D]`` noised to a share of the steps in (0, 1)."""
-
-    motion: Tensor
-    share: float
-
-    def noised(self, diffusion: GaussianDiffusion, noise: Tensor) -> tuple[int, Tensor]:
-        """The first step that is executed and x there; `noise` ``[B, T', D]`` like x_T."""
-        first = max(0, round(self.share * diffusion.schedule.num_timesteps) - 1)
-        frames = min(self.motion.shape[1], noise.shape[1])
-        motion = torch.zeros_like(noise)
-        motion[:, :frames] = self.motion[:, :frames]
-        t = torch.full((len(noise),), first, device=noise.device)
-        return first, diffusion.q_sample(motion, t, noise)
-
-
-class MotionGenerator(Protocol):
-    """What preference optimisation needs of a generator. Motions are normalised by `stats`."""
-
-    model: nn.Module
-    diffusion: GaussianDiffusion
-    stats: Statistics
-    device: torch.device
-
-    @property
-    def padded_frames(self) -> int | None:
-        """Frames that training batches must have; None: any, padding is masked."""
-
-    def encode_text(self, captions: list[str]) -> Condition: ...
-
-    def denoising_error(
-        self, motion: Tensor, lengths: Tensor, t: Tensor, noise: Tensor, condition: Condition
-    ) -> Tensor:
-        """Per-sample error ``[B]`` of motions ``[B, T, D]`` noised to steps t ``[B]``."""
-
-    def sample(
-        self,
-        condition: Condition,
-        lengths: Tensor,
-        sampler: SamplerOptions,
-        guidance: float,
-        generator: torch.Generator | None = None,
-        start: StartPoint | None = None,
-    ) -> Tensor:
-        """Motions ``[B, T, D]``, T = the longest length; `start` None: from noise alone."""
-
-    def with_model(self, model: nn.Module) -> "MotionGenerator":
-        """The same generator around other weights."""
+    def encode(self, captions: list[str]) -> Condition:
+        return Condition(torch.zeros(len(captions), 1, 1), torch.ones(len(captions), 1).bool())
 
 
 @dataclass
 class MDMGenerator:
-    """MDM in motion space.
+    """A `model.seam.Generator`; its samples are motions ``[B, T, D]`` normalised by `stats`.
 
-    `autocast` is the number type of sampling (None = float32), `compiled` samples through
-    `torch.compile`.
+    `guidance` is the scale of classifier-free guidance, `autocast` the number type of sampling
+    (None = float32), `compiled` samples through `torch.compile`. `spill`: frames after a motion's
+    length that are kept as sampled, where a reader needs them; all later ones are zero.
     """
 
     model: MDM
@@ -147,11 +61,15 @@ class MDMGenerator:
     text_encoder: TextEncoder
     skeleton: Skeleton
     device: torch.device
+    sampler: SamplerOptions = SamplerOptions()
+    guidance: float = 2.5
     autocast: torch.dtype | None = None
     compiled: bool = False
+    spill: int = 0
 
-    def with_model(self, model: nn.Module) -> "MDMGenerator":
-        return replace(self, model=model)
+    @property
+    def levels(self) -> int:
+        return self.diffusion.schedule.num_timesteps
 
     @property
     def padded_frames(self) -> int | None:
@@ -161,10 +79,26 @@ class MDMGenerator:
     def encode_text(self, captions: list[str]) -> Condition:
         return self.text_encoder.encode(captions).to(self.device)
 
-    def denoising_error(
+    def encode(self, raw: Samples, rng: torch.Generator | None = None) -> Samples:
+        """Normalised by the model's own statistics, zero beyond the lengths as in training."""
+        x = zero_padding(self.stats.normalize(raw.x), raw.frames)
+        return Samples(match_frames(x, max(x.shape[1], self.padded_frames or 0)), raw.lengths)
+
+    def decode(self, samples: Samples) -> Samples:
+        raw = self.stats.denormalize(samples.x)
+        return Samples(zero_padding(raw, samples.frames + self.spill), samples.lengths)
+
+    def blank(self, lengths: Tensor) -> Samples:
+        """Samples of these lengths ``[B]`` with nothing in them, for `sample` to be like."""
+        shape = (len(lengths), int(lengths.max()), self.stats.feature_dim)
+        return Samples(torch.zeros(shape, device=self.device), lengths)
+
+    def noise(self, samples: Samples, rng: torch.Generator | None) -> Tensor:
+        return torch.randn(samples.x.shape, generator=rng, device=self.device)
+
+    def error(
         self,
-        motion: Tensor,
-        lengths: Tensor,
+        samples: Samples,
         t: Tensor,
         noise: Tensor,
         condition: Condition,
@@ -172,29 +106,38 @@ class MDMGenerator:
     ) -> Tensor:
         """Masked mean squared error ``[B]`` of the predicted x0 (MDM, Eq. 2).
 
-        motion ``[B, T, D]`` normalised, zero beyond the lengths ``[B]``; t ``[B]``; noise like
-        motion; drop_text ``[B]``: samples whose caption is hidden (base training only).
+        drop_text ``[B]``: samples whose caption is hidden (base training only).
         """
-        mask = length_mask(lengths, motion.shape[1])
-        x_t = self.diffusion.q_sample(motion, t, noise)
+        x_t = self.diffusion.q_sample(samples.x, t, noise)
         original = self.diffusion.schedule.timestep_map.to(t.device)[t]
-        x0 = self.model(x_t, original, condition, mask, drop_text)
-        return masked_mse(x0.float(), motion, mask)
+        x0 = self.model(x_t, original, condition, samples.mask, drop_text)
+        return masked_mse(x0.float(), samples.x, samples.mask)
 
-    @torch.no_grad()
     def sample(
         self,
         condition: Condition,
+        like: Samples,
+        rng: torch.Generator | None = None,
+        start: float = 1.0,
+    ) -> Samples:
+        """Motions that are zero beyond their length (and `spill`), as those of a dataset are: a
+        model without frame masking sees those frames."""
+        x = self.draw(condition, like.frames, rng, start=StartPoint(like.x, start))
+        x = zero_padding(match_frames(x, like.x.shape[1]), like.frames + self.spill)
+        return Samples(x, like.lengths)
+
+    @torch.no_grad()
+    def draw(
+        self,
+        condition: Condition,
         lengths: Tensor,
-        sampler: SamplerOptions = SamplerOptions(),
-        guidance: float = 2.5,
-        generator: torch.Generator | None = None,
+        rng: torch.Generator | None = None,
         noise: Tensor | None = None,
         step_noise: NoiseSource | None = None,
         start: StartPoint | None = None,
     ) -> Tensor:
-        """Motions ``[B, T, D]`` with T = the longest length; READ_BEYOND frames beyond a length
-        are as sampled, later ones may be zero.
+        """Motions ``[B, T, D]`` with T = the longest length; `spill` frames beyond a length are
+        as sampled, later ones may be zero.
 
         A model without frame masking has only ever seen sequences of the full training length, so
         it samples that many frames, which are then cut. `noise` fixes x_T ``[B, T', D]`` and
@@ -205,22 +148,37 @@ class MDMGenerator:
         shape = (len(condition), size, self.stats.feature_dim)
         x = noise
         if x is None:
-            x = torch.randn(shape, generator=generator, device=self.device)
+            x = torch.randn(shape, generator=rng, device=self.device)
         if x.shape != shape:
             raise ValueError(f"noise has shape {tuple(x.shape)}, this call samples {shape}")
-        diffusion = self._respaced(sampler)
+        diffusion = self._respaced()
         first = None
-        if start is not None:
-            first, x = start.noised(diffusion, x)
+        if start is not None and start.share < 1:
+            first, x = StartPoint(match_frames(start.x, size), start.share).noised(diffusion, x)
         was_training = self.model.training
         self.model.eval()
-        denoise = self.denoiser(condition, lengths, size, guidance)
+        denoise = self.denoiser(condition, lengths, size)
         with self._autocast():
-            x = sampler.run(denoise, diffusion, x, step_noise or noise_from(generator, x), first)
+            x = self.sampler.run(denoise, diffusion, x, step_noise or noise_from(rng, x), first)
         # The weights that were cast without gradient would serve a loss in the same autocast
         torch.clear_autocast_cache()
         self.model.train(was_training)
         return x[:, :frames]
+
+    def signal(self, t: Tensor) -> Tensor:
+        return self.diffusion.schedule.alphas_cumprod.to(t.device, torch.float32)[t]
+
+    def frozen(self) -> "MDMGenerator":
+        return self.with_model(copy.deepcopy(self.model).eval().requires_grad_(False))
+
+    def with_model(self, model: MDM) -> "MDMGenerator":
+        """The same generator around other weights."""
+        return replace(self, model=model)
+
+    def save(
+        self, folder: Path, step: int, average: nn.Module | None, args: dict[str, Any]
+    ) -> Path:
+        return save_checkpoint(folder, step, self.model, self.stats, average, args)
 
     @cached_property
     def _network(self) -> nn.Module:
@@ -240,22 +198,28 @@ class MDMGenerator:
         """How many calls run at once: as many as a CPU has threads, but one of compiled code."""
         return 1 if self.device.type != "cpu" or self.compiled else torch.get_num_threads()
 
-    def denoiser(
-        self, condition: Condition, lengths: Tensor, frames: int, guidance: float
-    ) -> Denoiser:
+    def denoiser(self, condition: Condition, lengths: Tensor, frames: int) -> Denoiser:
         """x0 ``[B, frames, D]`` as sampling asks the network for it."""
-        scale, limits = self._guidance(guidance), (self._budget(), self._threads())
-        return grouped_denoiser(self._network, condition, lengths, frames, scale, *limits)
+        return grouped_denoiser(
+            self._network,
+            condition,
+            lengths,
+            frames,
+            guidance=self._guidance(),
+            budget=self._budget(),
+            threads=self._threads(),
+            spill=self.spill,
+        )
 
-    def _guidance(self, guidance: float) -> float:
+    def _guidance(self) -> float:
         """Guidance needs a model that was trained with dropped captions."""
         config = self.model.config
-        return 1.0 if config.unconstrained or config.cond_mask_prob == 0 else guidance
+        return 1.0 if config.unconstrained or config.cond_mask_prob == 0 else self.guidance
 
-    def _respaced(self, sampler: SamplerOptions) -> GaussianDiffusion:
+    def _respaced(self) -> GaussianDiffusion:
         """The diffusion with the steps that are executed."""
         schedule = self.diffusion.schedule
-        kept = sampler.kept_steps(schedule)
+        kept = self.sampler.kept_steps(schedule)
         if len(kept) == schedule.num_timesteps:
             return self.diffusion
         return GaussianDiffusion(respace(schedule, kept), self.model.config.sigma_small)
@@ -266,112 +230,60 @@ class MDMGenerator:
         return torch.autocast(self.device.type, dtype=self.autocast)
 
 
-def length_mask(lengths: Tensor, frames: int) -> Tensor:
-    """``[B]`` -> ``[B, frames]``, True = valid."""
-    return torch.arange(frames, device=lengths.device) < lengths[:, None]
+def build_generator(
+    config: MDMConfig,
+    stats: Statistics,
+    skeleton: Skeleton,
+    device: torch.device | str,
+    text_encoder_path: str = "",
+    autocast: torch.dtype | None = None,
+) -> MDMGenerator:
+    """A generator with new weights."""
+    encoder = _text_encoder(config, text_encoder_path, device)
+    width = None if config.unconstrained else encoder.width
+    model = MDM(config, stats.feature_dim, width).to(device)
+    schedule = make_schedule(config.noise_schedule, config.diffusion_steps)
+    return MDMGenerator(
+        model,
+        GaussianDiffusion(schedule, config.sigma_small),
+        stats.to(device),
+        encoder,
+        skeleton,
+        torch.device(device),
+        autocast=autocast,
+    )
 
 
-def guided_denoiser(
-    model: MDM, condition: Condition | None, mask: Tensor, guidance: float | Tensor
-) -> Denoiser:
-    """x0 with classifier-free guidance u + s (c - u), both passes in one doubled batch.
+def _text_encoder(config: MDMConfig, path: str, device: torch.device | str) -> TextEncoder:
+    """Tokens are usable by the decoder only; other layouts take one vector per caption."""
+    if config.unconstrained:
+        return NoText()
+    if config.text_encoder_type == "bert" and config.arch != "trans_dec":
+        raise UserError("--text_encoder_type bert needs --arch trans_dec (it gives many tokens)")
+    encoder = build_text_encoder(config.text_encoder_type, path or None, device)
+    if not encoder.pooled and config.arch != "trans_dec":
+        encoder = PooledEncoder(encoder)
+    return CachedTextEncoder(encoder)
 
-    `guidance` is a number or ``[B]``. 1 needs no unconditional pass, 0 no conditional one.
+
+def load_mdm(
+    model_path: Path,
+    device: torch.device | str,
+    data_dir: str = "",
+    text_encoder_path: str = "",
+) -> MDMGenerator:
+    """A published or own checkpoint, in eval mode.
+
+    The statistics come from ``stats.npz`` beside it, else from the dataset that ``args.json``
+    names (its Mean.npy and Std.npy). Raises UserError for whatever is missing or does not fit.
     """
-    if condition is None or (not isinstance(guidance, Tensor) and guidance == 1):
-        return lambda x, t: model(x, t, condition, mask).to(x.dtype)
-    dropped = torch.ones(len(mask), dtype=torch.bool, device=mask.device)
-    if not isinstance(guidance, Tensor) and guidance == 0:
-        return lambda x, t: model(x, t, condition, mask, dropped).to(x.dtype)
-    scale = guidance.view(-1, 1, 1) if isinstance(guidance, Tensor) else guidance
-    if model.config.arch == "gru":  # its recurrence runs over the batch: doubling would mix passes
-        return lambda x, t: torch.lerp(
-            model(x, t, condition, mask, dropped), model(x, t, condition, mask), scale
-        )
-    both, masks = condition.repeat(2), mask.repeat(2, 1)
-    drop = torch.cat([~dropped, dropped])
-
-    def denoise(x: Tensor, t: Tensor) -> Tensor:
-        doubled = model(x.repeat(2, 1, 1), t.repeat(2), both, masks, drop).to(x.dtype)
-        conditional, unconditional = doubled.chunk(2)
-        return unconditional + scale * (conditional - unconditional)
-
-    return denoise
-
-
-def split_by_length(
-    lengths: list[int], frames: int, trim: bool, budget: int
-) -> list[tuple[list[int], int]]:
-    """Rows of one network call each, and the frames ``<= frames`` that it computes.
-
-    A call has at most `budget` frames in all (or one row). With `trim`, rows of similar length go
-    together and no frames are computed beyond their longest, except `READ_BEYOND`.
-    """
-    if not trim:
-        count = max(1, budget // frames)
-        rows = list(range(len(lengths)))
-        return [(rows[i : i + count], frames) for i in range(0, len(rows), count)]
-    groups: list[tuple[list[int], int]] = []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if groups and (len(groups[-1][0]) + 1) * groups[-1][1] <= budget:
-            groups[-1][0].append(row)
-        else:
-            groups.append(([row], min(frames, lengths[row] + READ_BEYOND)))
-    return groups
-
-
-def balanced_groups(
-    lengths: list[int], frames: int, trim: bool, budget: int, threads: int
-) -> list[tuple[list[int], int]]:
-    """`split_by_length` for calls that run `threads` at once, in rounds.
-
-    As many rounds as `budget` demands, and then the smallest budget that needs no more of them, so
-    that no thread waits long for another. What fits in one call stays one.
-    """
-    split = partial(split_by_length, lengths, frames, trim)
-    groups = split(budget)
-    if threads == 1 or len(groups) == 1:
-        return groups
-    most = threads * math.ceil(len(groups) / threads)
-    return split(bisect_left(range(budget), True, key=lambda size: len(split(size)) <= most))
-
-
-def grouped_denoiser(
-    model: MDM,
-    condition: Condition,
-    lengths: Tensor,
-    frames: int,
-    guidance: float,
-    budget: int,
-    threads: int = 1,
-) -> Denoiser:
-    """`guided_denoiser` in calls of at most `budget` frames, both passes of guidance counted.
-
-    Where the model masks frames, the calls group motions of similar length, and x0 is zero where
-    none of a group needs it. With several `threads` the calls run side by side, on a CPU.
-    """
-    mask = length_mask(lengths, frames)
-    if model.config.arch == "gru":  # its recurrence runs over the batch, which must stay whole
-        return guided_denoiser(model, condition, mask, guidance)
-    trim = model.config.mask_frames
-    groups = balanced_groups(lengths.tolist(), frames, trim, budget // 2, threads)
-    if len(groups) == 1 and groups[0][1] == frames:
-        return guided_denoiser(model, condition, mask, guidance)
-    calls = []
-    for numbers, size in groups:
-        rows = torch.tensor(numbers, device=mask.device)
-        part = guided_denoiser(model, condition[rows], mask[rows, :size], guidance)
-        calls.append((rows, size, part))
-
-    def denoise(x: Tensor, t: Tensor) -> Tensor:
-        x0 = torch.zeros_like(x)
-
-        def fill(rows: Tensor, size: int, part: Denoiser) -> None:
-            x0[rows, :size] = part(x[rows, :size], t[rows])
-
-        # with gradients, several threads would write one graph
-        alone = torch.is_grad_enabled() or len(calls) == 1
-        run_side_by_side([partial(fill, *call) for call in calls], 1 if alone else threads)
-        return x0
-
-    return denoise
+    args = read_model_args(model_path)
+    config = config_from_args(args)
+    stats = load_stats(model_path, args, data_dir)
+    skeleton = skeleton_for_dim(stats.feature_dim)
+    if skeleton is None:
+        raise UserError(f"{model_path}: no skeleton has {stats.feature_dim} features")
+    generator = build_generator(config, stats, skeleton, device, text_encoder_path)
+    load_weights(generator.model, model_path, use_ema=bool(args.get("use_ema", False)))
+    generator.model.eval()
+    return generator

@@ -1,6 +1,7 @@
-"""Frozen text encoders behind one interface, and the condition that they make.
+"""Frozen text encoders behind one interface.
 
-``clip``: CLIP ViT-B/32, one vector per caption. ``bert``: DistilBERT, one vector per word piece.
+``clip``: CLIP ViT-B/32, one vector per caption; ``clip_large`` and ``sentence_t5``, one as well, in
+model/text/sentence_vectors.py. ``bert``: DistilBERT, one vector per word piece.
 ``builtin``: no weights, a fixed random vector per word with its neighbours mixed in, so that
 everything runs without a download.
 """
@@ -10,56 +11,29 @@ import html
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from model.text.condition import Condition, TextEncoder, pad_tokens, pooled_condition
 from model.text.openai_clip import CLIP_FILE, load_openai_clip
+from model.text.pretrained import from_pretrained
+from model.text.sentence_vectors import (
+    CLIP_LARGE,
+    SENTENCE_T5,
+    ClipLargeEncoder,
+    SentenceT5Encoder,
+)
 from utils.errors import UserError
+from utils.options import option
 from utils.positions import sinusoidal_table
 
+CLIP_POSITIONS = 77
 CLIP_CONTEXT = 22  # sot + 20 word pieces + eot: MDM's cut for HumanML3D and KIT
 BUILTIN_WIDTH = 256
-KINDS = ("clip", "bert", "builtin")
-
-
-@dataclass(frozen=True)
-class Condition:
-    """Encoded captions: tokens ``[B, L, E]`` and their mask ``[B, L]``, True = valid."""
-
-    tokens: Tensor
-    mask: Tensor
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def repeat_interleave(self, k: int) -> "Condition":
-        """Every caption k times in a row: ``[B*k, L, E]``."""
-        return Condition(
-            self.tokens.repeat_interleave(k, dim=0), self.mask.repeat_interleave(k, dim=0)
-        )
-
-    def repeat(self, k: int) -> "Condition":
-        """The whole batch k times: ``[k*B, L, E]``."""
-        return Condition(self.tokens.repeat(k, 1, 1), self.mask.repeat(k, 1))
-
-    def __getitem__(self, rows: Tensor | slice) -> "Condition":
-        return Condition(self.tokens[rows], self.mask[rows])
-
-    def to(self, device: torch.device | str) -> "Condition":
-        return Condition(self.tokens.to(device), self.mask.to(device))
-
-
-class TextEncoder(Protocol):
-    """width E of a token; pooled: one token per caption."""
-
-    width: int
-    pooled: bool
-
-    def encode(self, captions: list[str]) -> Condition:
-        """Captions -> `Condition` on the encoder's device. Deterministic, without gradient."""
+KINDS = ("clip", "bert", "builtin", "clip_large", "sentence_t5")
 
 
 class BuiltinEncoder:
@@ -104,8 +78,8 @@ class DistilBertEncoder:
     def __init__(self, path: str, device: torch.device | str = "cpu") -> None:
         from transformers import AutoModel, AutoTokenizer
 
-        self.tokenizer = _from_pretrained(AutoTokenizer, path, "DistilBERT")
-        self.model = _from_pretrained(AutoModel, path, "DistilBERT").to(device).eval()
+        self.tokenizer = from_pretrained(AutoTokenizer, path, "DistilBERT")
+        self.model = from_pretrained(AutoModel, path, "DistilBERT").to(device).eval()
         self.model.requires_grad_(False)
         self.width: int = self.model.config.hidden_size
         self.max_tokens: int = self.model.config.max_position_embeddings
@@ -128,18 +102,24 @@ class DistilBertEncoder:
 
 
 class ClipEncoder:
-    """CLIP's text feature at the end token, projected, not normalised; 22-token cut."""
+    """CLIP's text feature at the end token, projected, not normalised.
+
+    Captions are cut to `max_tokens`: MDM's 22, or all 77 that CLIP has positions for.
+    """
 
     pooled = True
 
-    def __init__(self, path: str, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, path: str, device: torch.device | str = "cpu", max_tokens: int = CLIP_CONTEXT
+    ) -> None:
         self.tokenizer, model = _load_clip(path)
+        self.max_tokens = max_tokens
         self.model = model.to(device).eval().requires_grad_(False)
         self.width: int = self.model.config.projection_dim
 
     @torch.no_grad()
     def encode(self, captions: list[str]) -> Condition:
-        ids = clip_token_ids(self.tokenizer, captions).to(self.model.device)
+        ids = clip_token_ids(self.tokenizer, captions, self.max_tokens).to(self.model.device)
         # Hugging Face pools at the first end token when eos_token_id is CLIP's true one (49407)
         # and at the largest id otherwise; both are the same position here. Positions after it
         # cannot be seen by causal attention, so no attention mask is needed.
@@ -147,31 +127,19 @@ class ClipEncoder:
         return pooled_condition(vectors)
 
 
-def clip_token_ids(tokenizer: object, captions: list[str], context: int = 77) -> Tensor:
-    """Token ids ``[B, 77]``: cut to 22 with the end token last, then padded with zeros.
+def clip_token_ids(
+    tokenizer: object, captions: list[str], max_tokens: int = CLIP_CONTEXT
+) -> Tensor:
+    """Token ids ``[B, 77]``: cut to `max_tokens` with the end token last, then padded with zeros.
 
     HTML entities are resolved twice before, as OpenAI's tokenizer does.
     """
     captions = [html.unescape(html.unescape(caption)) for caption in captions]
-    batch = tokenizer(captions, truncation=True, max_length=CLIP_CONTEXT)  # type: ignore[operator]
-    ids = torch.zeros(len(captions), context, dtype=torch.long)
+    batch = tokenizer(captions, truncation=True, max_length=max_tokens)  # type: ignore[operator]
+    ids = torch.zeros(len(captions), CLIP_POSITIONS, dtype=torch.long)
     for row, tokens in zip(ids, batch["input_ids"], strict=True):
         row[: len(tokens)] = torch.tensor(tokens)
     return ids
-
-
-def pooled_condition(vectors: Tensor) -> Condition:
-    """One vector per caption ``[B, E]`` as a condition of one token."""
-    return Condition(vectors.unsqueeze(1), vectors.new_ones(len(vectors), 1, dtype=torch.bool))
-
-
-def pad_tokens(rows: list[Tensor]) -> Condition:
-    """Token sequences ``[L_i, E]`` to a zero-padded `Condition`."""
-    lengths = torch.tensor([len(row) for row in rows], device=rows[0].device)
-    tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    return Condition(
-        tokens, torch.arange(tokens.shape[1], device=lengths.device) < lengths[:, None]
-    )
 
 
 class PooledEncoder:
@@ -208,6 +176,13 @@ class CachedTextEncoder:
         return pad_tokens([self._tokens[caption] for caption in captions])
 
 
+@dataclass
+class TextEncoderOptions:
+    """For every script that encodes captions."""
+
+    text_encoder_path: str = option("", "local folder of CLIP or DistilBERT", free="resume")
+
+
 def build_text_encoder(
     kind: str, path: str | None = None, device: torch.device | str = "cpu"
 ) -> TextEncoder:
@@ -222,6 +197,10 @@ def build_text_encoder(
         return DistilBertEncoder(path or "distilbert-base-uncased", device)
     if kind == "clip":
         return ClipEncoder(path or "openai/clip-vit-base-patch32", device)
+    if kind == "clip_large":
+        return ClipLargeEncoder(path or CLIP_LARGE, device)
+    if kind == "sentence_t5":
+        return SentenceT5Encoder(path or SENTENCE_T5, device)
     raise UserError(f"--text_encoder_type {kind} is unknown; choose one of {', '.join(KINDS)}")
 
 
@@ -232,26 +211,5 @@ def _load_clip(path: str) -> tuple[Any, Any]:
         return load_openai_clip(file)
     from transformers import CLIPTextModelWithProjection, CLIPTokenizerFast
 
-    tokenizer = _from_pretrained(CLIPTokenizerFast, path, "CLIP")
-    return tokenizer, _from_pretrained(CLIPTextModelWithProjection, path, "CLIP")
-
-
-def _from_pretrained(loader: Any, path: str, what: str) -> Any:
-    """From the folder or the hub's cache, else from the hub."""
-    try:
-        return loader.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError) as error:
-        problem = error
-    try:
-        if Path(path).exists():
-            raise problem
-        from transformers import AutoConfig
-
-        AutoConfig.from_pretrained(path)  # without a network it gives up soon; tokenizers do not
-        return loader.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        where = "folder" if Path(path).exists() else "folder or hub model"
-        raise UserError(
-            f"{what} text encoder: cannot load the {where} {path} ({str(error).splitlines()[0]}); "
-            "pass --text_encoder_path FOLDER, or train with --text_encoder_type builtin"
-        ) from None
+    tokenizer = from_pretrained(CLIPTokenizerFast, path, "CLIP")
+    return tokenizer, from_pretrained(CLIPTextModelWithProjection, path, "CLIP")

@@ -16,9 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.text.torchscript_archive import is_torchscript, read_torchscript
+from model.text.torchscript_archive import read_torchscript
+from model.weights import load_strictly
 from utils.errors import UserError
 from utils.files import load_tensors
+from utils.unpickle import is_torchscript
 
 CLIP_FILE = "ViT-B-32.pt"
 BPE_FILE = "bpe_simple_vocab_16e6.txt.gz"
@@ -100,8 +102,7 @@ def text_model(state: Mapping[str, Tensor], heads: int | None = None, where: str
         renamed |= _renamed(key, value.float())
     with torch.random.fork_rng(devices=[]):  # the draw of new weights is no draw of the run
         model = CLIPTextModelWithProjection(config)
-    _check_keys(model.state_dict(), renamed, where)
-    model.load_state_dict(renamed, strict=True)
+    load_strictly(model, renamed, f"{where}: the text tower")
     return model.eval().requires_grad_(False)
 
 
@@ -120,19 +121,6 @@ def _renamed(key: str, value: Tensor) -> dict[str, Tensor]:
         parts = zip("qkv", value.chunk(3), strict=True)
         return {f"{prefix}.self_attn.{name}_proj.{kind}": part for name, part in parts}
     return {f"{prefix}.{BLOCK[module]}.{kind}" if module in BLOCK else key: value}
-
-
-def _check_keys(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str) -> None:
-    problems = {
-        "missing": set(wanted) - set(given),
-        "unknown": set(given) - set(wanted),
-        "of another shape": {
-            k for k in set(wanted) & set(given) if wanted[k].shape != given[k].shape
-        },
-    }
-    found = [f"{what}: {', '.join(sorted(keys)[:4])}" for what, keys in problems.items() if keys]
-    if found:
-        raise UserError(f"{where} is not a CLIP text tower ({'; '.join(found)})")
 
 
 def load_tokenizer(folder: Path) -> Any:

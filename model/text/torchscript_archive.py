@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.unpickle import DAMAGE, RefusingUnpickler
 
 STORAGES = {
     "HalfStorage": torch.float16,
@@ -26,17 +27,6 @@ STORAGES = {
     "LongStorage": torch.int64,
     "BoolStorage": torch.bool,
 }
-
-
-def is_torchscript(path: Path) -> bool:
-    """Whether `path` is a zip of TorchScript; plain ``torch.save`` files lack its constants."""
-    if not zipfile.is_zipfile(path):
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, ValueError, OSError):
-        return False
 
 
 def read_torchscript(path: Path, skip: re.Pattern[str]) -> dict[str, Tensor]:
@@ -55,21 +45,6 @@ def read_torchscript(path: Path, skip: re.Pattern[str]) -> dict[str, Tensor]:
         ) from None
     except DAMAGE as error:
         raise UserError(f"{path} is damaged, fetch it again ({error})") from None
-
-
-# What reading a damaged or crafted archive raises; RuntimeError comes from torch.
-DAMAGE = (
-    zipfile.BadZipFile,
-    OSError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    StopIteration,
-)
 
 
 @dataclass
@@ -105,37 +80,37 @@ class _TensorRecord:
         return numbers.as_strided(self.size, self.stride, self.offset)  # checks the bounds
 
 
-class _Unpickler(pickle.Unpickler):
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> _TensorRecord:
+    if not isinstance(storage, _Storage):
+        raise pickle.UnpicklingError("a tensor without a storage")
+    return _TensorRecord(storage, offset, size, stride)
+
+
+def _untagged(value: Any, *_: Any) -> Any:
+    """A list or dictionary that TorchScript has tagged with its type."""
+    return value
+
+
+class _Unpickler(RefusingUnpickler):
+    known = {  # noqa: RUF012
+        **{f"torch.{name}": dtype for name, dtype in STORAGES.items()},
+        "torch._utils._rebuild_tensor_v2": _tensor,
+        "collections.OrderedDict": dict,
+        "torch.device": str,
+    }
+
     def find_class(self, module: str, name: str) -> Any:
         if module == "__torch__" or module.startswith("__torch__."):
             return _Module
-        if module == "torch" and name in STORAGES:
-            return STORAGES[name]
         if module == "torch.jit._pickle" and re.fullmatch(r"restore_type_tag|build_\w+list", name):
-            return self._plain
-        known = {
-            "torch._utils._rebuild_tensor_v2": self._tensor,
-            "collections.OrderedDict": dict,
-            "torch.device": str,
-        }
-        if f"{module}.{name}" not in known:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return known[f"{module}.{name}"]
+            return _untagged
+        return super().find_class(module, name)
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, dtype, key, _device, _count = pid
         if kind != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(key, str):
             raise pickle.UnpicklingError(f"an unknown reference {kind!r}")
         return _Storage(dtype, key)
-
-    def _tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> _TensorRecord:
-        if not isinstance(storage, _Storage):
-            raise pickle.UnpicklingError("a tensor without a storage")
-        return _TensorRecord(storage, offset, size, stride)
-
-    def _plain(self, value: Any, *_: Any) -> Any:
-        """A list or dictionary that TorchScript has tagged with its type."""
-        return value
 
 
 def _read(archive: zipfile.ZipFile, skip: re.Pattern[str]) -> dict[str, Tensor]:

@@ -6,16 +6,17 @@
 One row per caption; a file may have several rows. Only `file` and `caption` are required.
 """
 
-import csv
 import json
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_loaders.facts import FACT_CHECKS, Fact
+from prepare.tables import read_rows
 from prepare.write_dataset import SPLITS, NotedCaption
 from utils.errors import UserError
+
+MAX_CHARACTERS = 1000  # of a caption; text encoders read some dozens of words
 
 
 @dataclass
@@ -51,7 +52,7 @@ def read_caption_table(path: str | Path) -> CaptionTable:
     Raises UserError when the file is missing, lacks a required column, or has no usable row.
     """
     table = CaptionTable(defaultdict(FileCaptions), [])
-    for line, row in _read_rows(path, "--captions", ("file", "caption")):
+    for line, row in read_rows(path, "--captions", ("file", "caption")):
         try:
             captions = _parse_row(row)
             table.files[row["file"]].merge(captions)
@@ -66,7 +67,7 @@ def read_caption_table(path: str | Path) -> CaptionTable:
 def read_split_file(path: str | Path) -> dict[str, str]:
     """A CSV file with columns `file` and `split` -> split of each file."""
     splits = {}
-    for line, row in _read_rows(path, "--split_file", ("file", "split")):
+    for line, row in read_rows(path, "--split_file", ("file", "split")):
         if row["split"] not in SPLITS:
             raise UserError(
                 f"--split_file {path} line {line}: split {row['split']!r} is unknown; "
@@ -76,60 +77,13 @@ def read_split_file(path: str | Path) -> dict[str, str]:
     return splits
 
 
-def match_files(names: Iterable[str], paths: Iterable[Path], root: Path) -> dict[str, Path]:
-    """Find for each name of a table the file it means; names that mean none are left out.
-
-    A name is a path relative to `root` or a base name, each with or without its extension.
-    Raises UserError when a base name fits several files.
-    """
-    exact: dict[str, Path] = {}
-    base: dict[str, list[Path]] = defaultdict(list)
-    for path in paths:
-        relative = path.relative_to(root)
-        exact |= {relative.as_posix(): path, relative.with_suffix("").as_posix(): path}
-        for name in (path.name, path.stem):
-            base[name].append(path)
-    found = {}
-    for name in names:
-        if name in exact:
-            found[name] = exact[name]
-        elif len(base[name]) == 1:
-            found[name] = base[name][0]
-        elif base[name]:
-            raise UserError(
-                f"{name!r} fits {len(base[name])} files, for example {base[name][0]} and "
-                f"{base[name][1]}; write the path relative to {root}"
-            )
-    return found
-
-
-def _read_rows(
-    path: str | Path, option: str, required: tuple[str, ...]
-) -> Iterable[tuple[int, dict[str, str]]]:
-    """Pairs (line number, row) with stripped values; missing cells are empty."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in required if name not in (reader.fieldnames or [])]
-            if missing:
-                raise UserError(
-                    f"{option} {path} lacks the column {' and '.join(missing)}; "
-                    f"its first line must name the columns"
-                )
-            for row in reader:
-                cells = {key: (row[key] or "").strip() for key in reader.fieldnames or []}
-                yield reader.line_num, cells
-    except OSError as error:
-        raise UserError(f"{option} {path} cannot be read ({error.strerror})") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{option} {path} is not a readable CSV file ({error})") from None
-
-
 def _parse_row(row: dict[str, str]) -> FileCaptions:
     """Raises ValueError when the row cannot be used."""
     text, split = " ".join(row["caption"].lower().split()), row.get("split", "")
     if not row["file"] or not text:
         raise ValueError(f"the {'caption' if row['file'] else 'file'} is empty")
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"a caption must not be longer than {MAX_CHARACTERS} characters")
     if "#" in text:
         raise ValueError("a caption must not contain '#'")
     if split and split not in SPLITS:
@@ -163,5 +117,5 @@ def _parse_labels(text: str) -> dict[str, str]:
 def _parse_json(text: str, column: str) -> object:
     try:
         return json.loads(text) if text else None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{column} is not valid JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{column} is not valid JSON ({error})") from None

@@ -12,6 +12,7 @@ from utils.errors import UserError
 # "cmu" is the unit of the CMU database and its cgspeed conversion: 1 / 0.45 inch per unit.
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "inch": 0.0254, "cmu": 0.0254 / 0.45}
 LEG_LENGTHS = (0.6, 1.15)  # metres, hip to ankle; adults and teenagers
+MAX_SECONDS = 3600
 
 
 def load_clip(
@@ -41,8 +42,16 @@ def load_clip(
 
 
 def resample(positions: np.ndarray, frame_time: float, fps: float) -> np.ndarray:
-    """Positions [F, J, 3], one per `frame_time` seconds -> [T, J, 3] at times 0, 1/fps, ..."""
+    """Positions [F, J, 3], one per `frame_time` seconds -> [T, J, 3] at times 0, 1/fps, ...
+
+    Raises UserError for more than an hour, which `frame_time` can make of a small file.
+    """
     last = len(positions) - 1
+    if last * frame_time > MAX_SECONDS:
+        raise UserError(
+            f"{last + 1} frames of {frame_time:g} s last more than an hour; cut the file into "
+            "shorter takes, or correct its Frame Time"
+        )
     count = int(last * frame_time * fps + 1e-6) + 1
     place = np.arange(count) / (fps * frame_time)
     before = np.minimum(np.floor(place + 1e-6).astype(int), last)

@@ -2,17 +2,18 @@
 
 A map gives each HumanML3D joint a source joint or a weighted mix of source joints, whose global
 positions are averaged. Built-in maps are chosen by the joint names of a file; a YAML file can
-give another one:
+give another one (docs/bvh.md):
 
     pelvis: Hips
     spine1: {Hips: 0.4, Spine: 0.6}
     left_hip: LeftThigh
+    left_foot: LeftAnkle_end        # the end site of LeftAnkle
     ...
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ import yaml
 
 from data_loaders.skeleton import HUMANML
 from utils.errors import UserError
+
+MAX_BYTES = 100_000  # of a YAML file
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,21 @@ class JointMap:
         return sorted(joint for joint in needed if short_name(joint) not in present)
 
     def apply(self, positions: np.ndarray, joint_names: Sequence[str]) -> np.ndarray:
-        """Positions [T, S, 3] of a file's joints -> [T, 22, 3] in HumanML3D order."""
+        """Positions [T, S, 3] of a file's joints -> [T, 22, 3] in HumanML3D order.
+
+        Raises UserError when the map names joints that the file does not have.
+        """
+        if absent := self.missing(joint_names):
+            raise UserError(
+                f"the joint map {self.name} names {', '.join(absent)}, which the file does not "
+                f"have. Joints of the file: {', '.join(joint_names)}"
+            )
         index = {short_name(name): i for i, name in reversed(list(enumerate(joint_names)))}
-        weights = np.zeros((len(HUMANML.joint_names), len(joint_names)))
+        joints = np.zeros((len(positions), len(HUMANML.joint_names), 3))
         for row, target in enumerate(HUMANML.joint_names):
             for joint, weight in self.sources[target].items():
-                weights[row, index[short_name(joint)]] += weight
-        return weights @ positions
+                joints[:, row] += weight * positions[:, index[short_name(joint)]]
+        return joints
 
 
 def short_name(joint: str) -> str:
@@ -63,19 +74,13 @@ def choose_joint_map(joint_names: Sequence[str]) -> JointMap:
     raise UserError(
         f"no built-in joint map ({', '.join(m.name for m in BUILT_IN)}) fits; the closest, "
         f"{closest.name}, misses {', '.join(closest.missing(joint_names))}; give --joint_map "
-        f"FILE.yaml. Joints of the file: {', '.join(joint_names)}"
+        f"FILE.yaml (docs/bvh.md). Joints of the file: {', '.join(joint_names)}"
     )
 
 
 def load_joint_map(path: str | Path) -> JointMap:
     """Read a YAML joint map. Raises UserError when it is not a complete map of the 22 joints."""
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--joint_map {path} cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"--joint_map {path} is not valid YAML ({reason})") from None
+    content = _read_yaml(Path(path))
     if not isinstance(content, dict):
         raise UserError(f"--joint_map {path} must hold `humanml_joint: source_joint` lines")
     expected = set(HUMANML.joint_names)
@@ -86,7 +91,19 @@ def load_joint_map(path: str | Path) -> JointMap:
         if names:
             raise UserError(f"--joint_map {path} {problem}: {', '.join(names)}")
     sources = {target: _mix(f"--joint_map {path}: {target}", content[target]) for target in content}
-    return JointMap(name=Path(path).stem, sources=sources)
+    return JointMap(name=Path(path).name, sources=sources)
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"--joint_map {path} has more than {MAX_BYTES} bytes; is it a map?")
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--joint_map {path} cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"--joint_map {path} is not valid YAML ({reason})") from None
 
 
 def _mix(where: str, value: Any) -> dict[str, float]:
@@ -96,22 +113,34 @@ def _mix(where: str, value: Any) -> dict[str, float]:
         raise UserError(f"{where} must be a joint name or a mix such as {{Hips: 0.4, Spine: 0.6}}")
     try:
         mix = {str(joint): float(weight) for joint, weight in value.items()}
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError(f"{where}: weights must be numbers") from None
+    if not all(0 <= weight <= 1 for weight in mix.values()):
+        raise UserError(f"{where}: weights must lie between 0 and 1")
     if abs(sum(mix.values()) - 1) > 1e-3:
         raise UserError(f"{where}: weights sum to {sum(mix.values()):g}, not to 1")
     return mix
 
 
-def _sided(side: str, hip: str, knee: str, ankle: str, foot: str, *arm: str) -> dict[str, str]:
-    targets = ("hip", "knee", "ankle", "foot", "collar", "shoulder", "elbow", "wrist")
-    return {f"{side}_{t}": s for t, s in zip(targets, (hip, knee, ankle, foot, *arm), strict=True)}
+@dataclass(frozen=True)
+class Limbs:
+    """Source joints of the left leg and arm, by the HumanML3D joints that they stand for."""
 
+    hip: str
+    knee: str
+    ankle: str
+    foot: str
+    collar: str
+    shoulder: str
+    elbow: str
+    wrist: str
 
-def _sides(left: Sequence[str], old: str, new: str) -> dict[str, str]:
-    """Limb joints of both sides, given the left ones and how a left name becomes a right one."""
-    right = [name.replace(old, new) for name in left]
-    return _sided("left", *left) | _sided("right", *right)
+    def both_sides(self, to_right: Callable[[str], str]) -> dict[str, str]:
+        """Sources of the limb joints of both sides; `to_right` makes a right name of a left one."""
+        left = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {f"left_{joint}": source for joint, source in left.items()} | {
+            f"right_{joint}": to_right(source) for joint, source in left.items()
+        }
 
 
 def _joint_map(name: str, **sources: str | dict[str, float]) -> JointMap:
@@ -119,25 +148,11 @@ def _joint_map(name: str, **sources: str | dict[str, float]) -> JointMap:
     return JointMap(name, ordered)
 
 
-_BANDAI_LIMB = (
-    *("UpperLeg_L", "LowerLeg_L", "Foot_L", "Toes_L"),
-    *("Shoulder_L", "UpperArm_L", "LowerArm_L", "Hand_L"),
-)
-_LEFT_LIMB = (
-    *("LeftUpLeg", "LeftLeg", "LeftFoot", "LeftToeBase"),
-    *("LeftShoulder", "LeftArm", "LeftForeArm", "LeftHand"),
-)
-_LEFT_LIMB_LAFAN = tuple(name.replace("ToeBase", "Toe") for name in _LEFT_LIMB)
-_FIVE_PART_SPINE = {
-    "pelvis": "Hips",
-    "spine1": "Spine",
-    "spine2": "Spine1",
-    "spine3": "Spine2",
-    "neck": "Neck",
-    "head": "Head",
-}
+def _left_to_right(name: str) -> str:
+    return name.replace("Left", "Right")
 
-# Spine weights put the joints near 0.23, 0.50 and 0.60 of the way from pelvis to neck, where the
+
+# Spine weights put the joints near 0.24, 0.50 and 0.60 of the way from pelvis to neck, where the
 # reference skeleton has them.
 BANDAI_NAMCO = _joint_map(
     "bandai-namco",
@@ -147,24 +162,87 @@ BANDAI_NAMCO = _joint_map(
     spine3="Chest",
     neck="Neck",
     head="Head",
-    **_sides(_BANDAI_LIMB, "_L", "_R"),
+    **Limbs(
+        hip="UpperLeg_L",
+        knee="LowerLeg_L",
+        ankle="Foot_L",
+        foot="Toes_L",
+        collar="Shoulder_L",
+        shoulder="UpperArm_L",
+        elbow="LowerArm_L",
+        wrist="Hand_L",
+    ).both_sides(lambda name: name.replace("_L", "_R")),
+)
+
+_LEG_AND_ARM = Limbs(
+    hip="LeftUpLeg",
+    knee="LeftLeg",
+    ankle="LeftFoot",
+    foot="LeftToeBase",
+    collar="LeftShoulder",
+    shoulder="LeftArm",
+    elbow="LeftForeArm",
+    wrist="LeftHand",
 )
 # The cgspeed conversion puts Neck, LeftShoulder and RightShoulder on top of Spine1; bones of length
 # zero have no direction, so the neck is Neck1 and the collars lie on the way to the shoulders.
 CMU = _joint_map(
     "cmu",
-    **{
-        "pelvis": "Hips",
-        "spine1": {"Hips": 0.35, "Spine": 0.65},
-        "spine2": {"Spine": 0.6, "Spine1": 0.4},
-        "spine3": {"Spine": 0.3, "Spine1": 0.7},
-        "neck": "Neck1",
-        "head": "Head",
-        **_sides(_LEFT_LIMB, "Left", "Right"),
+    pelvis="Hips",
+    spine1={"Hips": 0.35, "Spine": 0.65},
+    spine2={"Spine": 0.6, "Spine1": 0.4},
+    spine3={"Spine": 0.3, "Spine1": 0.7},
+    neck="Neck1",
+    head="Head",
+    **_LEG_AND_ARM.both_sides(_left_to_right)
+    | {
         "left_collar": {"LeftShoulder": 0.6, "LeftArm": 0.4},
         "right_collar": {"RightShoulder": 0.6, "RightArm": 0.4},
     },
 )
-MIXAMO = _joint_map("mixamo", **_FIVE_PART_SPINE, **_sides(_LEFT_LIMB, "Left", "Right"))
-LAFAN1 = _joint_map("lafan1", **_FIVE_PART_SPINE, **_sides(_LEFT_LIMB_LAFAN, "Left", "Right"))
-BUILT_IN = (BANDAI_NAMCO, CMU, MIXAMO, LAFAN1)
+
+
+def _three_part_spine(name: str, foot: str) -> JointMap:
+    limbs = _LEG_AND_ARM.both_sides(_left_to_right)
+    limbs |= {"left_foot": foot, "right_foot": _left_to_right(foot)}
+    spine = {"spine1": "Spine", "spine2": "Spine1", "spine3": "Spine2"}
+    return _joint_map(name, pelvis="Hips", neck="Neck", head="Head", **spine, **limbs)
+
+
+MIXAMO = _three_part_spine("mixamo", foot="LeftToeBase")
+LAFAN1 = _three_part_spine("lafan1", foot="LeftToe")
+NEURON = _three_part_spine("neuron", foot="LeftFoot_end")
+
+_HIP_AND_COLLAR = Limbs(
+    hip="LeftHip",
+    knee="LeftKnee",
+    ankle="LeftAnkle",
+    foot="LeftToe",
+    collar="LeftCollar",
+    shoulder="LeftShoulder",
+    elbow="LeftElbow",
+    wrist="LeftWrist",
+)
+XSENS = _joint_map(
+    "xsens",
+    pelvis="Hips",
+    spine1={"Chest": 0.8, "Chest2": 0.2},
+    spine2={"Chest2": 0.4, "Chest3": 0.6},
+    spine3={"Chest3": 0.8, "Chest4": 0.2},
+    neck="Neck",
+    head="Head",
+    **_HIP_AND_COLLAR.both_sides(_left_to_right),
+)
+# One joint between hips and neck, a little above the middle; toes are end sites.
+CLASSIC = _joint_map(
+    "classic",
+    pelvis="Hips",
+    spine1={"Hips": 0.6, "Chest": 0.4},
+    spine2={"Hips": 0.15, "Chest": 0.85},
+    spine3={"Chest": 0.95, "Neck": 0.05},
+    neck="Neck",
+    head="Head",
+    **_HIP_AND_COLLAR.both_sides(_left_to_right)
+    | {"left_foot": "LeftAnkle_end", "right_foot": "RightAnkle_end"},
+)
+BUILT_IN = (BANDAI_NAMCO, CMU, MIXAMO, LAFAN1, NEURON, XSENS, CLASSIC)

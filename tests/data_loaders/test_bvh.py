@@ -1,4 +1,5 @@
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -60,12 +61,15 @@ def test_channels_turn_in_file_order(tmp_path, order):
     np.testing.assert_allclose(positions[:, 2], knee + leg.apply([0, -3, 1]), atol=1e-12)
 
 
-def test_hierarchy_without_end_sites(tmp_path):
+def test_end_sites_are_joints_without_channels(tmp_path):
     bvh = parse_bvh(write(tmp_path, [[0.0] * 9]))
-    assert bvh.joint_names == ("Hips", "Upper Leg", "Foot")
-    assert bvh.parents == (-1, 0, 1)
-    assert bvh.offsets.tolist() == [[1, 2, 3], [0, -4, 0], [0, -3, 1]]
-    assert bvh.channels[2] == ()
+    assert bvh.joint_names == ("Hips", "Upper Leg", "Foot", "Foot_end")
+    assert bvh.parents == (-1, 0, 1, 2)
+    assert bvh.offsets.tolist() == [[1, 2, 3], [0, -4, 0], [0, -3, 1], [0, 0, 9]]
+    assert bvh.channels[2:] == ((), ())
+    quarter = [0, 0, 0, 90, 0, 0, 0, 0, 0]  # Rz(90) takes -y to +x
+    toes = parse_bvh(write(tmp_path, [quarter])).global_positions()[0, 3]
+    np.testing.assert_allclose(toes, [4 + 3, 0, 1 + 9], atol=1e-12)
 
 
 def test_position_channels_replace_the_offset(tmp_path):
@@ -116,7 +120,7 @@ def test_rounded_frame_times_are_made_exact(tmp_path, text, seconds):
         ({"rows": [[0] * 9, [0] * 4]}, "damaged"),
         ({"rows": [[0] * 8]}, "announces 1 rows of 9"),
         ({"rows": [[0] * 8 + ["oops"]]}, "damaged"),
-        ({"rows": [[0] * 9, [0] * 8 + ["nan"]]}, "frame 1 holds NaN"),
+        ({"rows": [[0] * 9, [0] * 8 + ["nan"]]}, "yrotation of Upper Leg is nan"),
         ({"rows": [[0] * 9], "time": "0"}, "Frame Time"),
         ({"rows": [[0] * 9], "time": "30"}, "Frame Time"),
         ({"rows": [[0] * 9], "time": "soon"}, "soon"),
@@ -150,6 +154,51 @@ def test_malformed_headers(tmp_path, old, new):
         parse_bvh(path)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("OFFSET 0 -3 1", "OFFSET 0 -3 inf", "line 11: OFFSET 0 -3 inf"),
+        ("OFFSET 0 0 9", "OFFSET 0 0 1e12", "line 14: OFFSET 0 0 1e12"),
+        ("OFFSET 0 -4 0", "OFFSET 0 -4", "line 7: OFFSET needs three"),
+        ("1 1\n", "1 1e300\n", r"line 22: yrotation of Upper Leg is 1e\+300"),
+        ("3 3\n", "3 x\n", "line 26: .*damaged"),
+        ("3 3\n", "3\n", "line 26: .*damaged"),
+        ("\n3 3", "\n1e9 3", r"line 26: xposition of Hips is 1e\+09"),
+    ],
+)
+def test_mistakes_are_told_with_their_line(tmp_path, old, new, message):
+    path = write(tmp_path, [[1] * 9, [2] * 9, [3] * 9])
+    text = path.read_text().replace("\n3 3", "\n\n \n3 3")
+    path.write_text(text)
+    np.testing.assert_array_equal(parse_bvh(path).motion[:, 0], [1, 2, 3])
+    path.write_text(text.replace(old, new))
+    with pytest.raises(UserError, match=message):
+        parse_bvh(path)
+
+
+def test_blank_lines_take_linear_time(tmp_path):
+    path = write(tmp_path, [[1.0] * 9] * 3)
+    text = path.read_text()
+    path.write_text(text.replace("MOTION", 300_000 * "\n" + "MOTION").replace("1.0\n", "1.0\n\n"))
+    start = time.process_time()
+    assert parse_bvh(path).motion.shape == (3, 9)
+    assert time.process_time() - start < 5  # quadratic: minutes
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("Frames:\t1", "Frames:\t100000000", "too many to hold in memory"),
+        ("JOINT Foot", 1000 * "JOINT x { OFFSET 0 0 0 } ", "line 9: .*more than 1000 joints"),
+    ],
+)
+def test_sizes_are_bounded_before_memory_is_taken(tmp_path, old, new, message):
+    path = write(tmp_path, [[0.0] * 9])
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(UserError, match=message):
+        parse_bvh(path)
+
+
 def test_missing_file_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         parse_bvh(tmp_path / "none.bvh")
@@ -159,5 +208,7 @@ def test_missing_file_is_a_user_error(tmp_path):
 def test_forward_kinematics_of_recorded_clips():
     golden = np.load(MOCAP_DIR / "joints_fk_check.npz")
     for path in sorted((MOCAP_DIR / "samples").glob("*.bvh")):
-        positions = parse_bvh(path).global_positions()
+        bvh = parse_bvh(path)
+        joints = [i for i, name in enumerate(bvh.joint_names) if not name.endswith("_end")]
+        positions = bvh.global_positions()[:, joints]
         np.testing.assert_allclose(positions, golden[path.stem], atol=1e-3, rtol=0)

@@ -9,13 +9,15 @@ from torch import Tensor
 from diffusion.gaussian import GaussianDiffusion
 from diffusion.samplers import (
     Inpainting,
+    denoiser_of_noise,
     merge_noise,
     noise_from,
     sample_ancestral,
     sample_ddim,
     sample_dpm,
+    sample_lcm,
 )
-from diffusion.schedule import make_schedule, respace, select_by_snr
+from diffusion.schedule import make_schedule, respace, select_by_snr, select_offset_stride
 
 SAMPLERS = [sample_ancestral, sample_ddim, sample_dpm]
 
@@ -222,3 +224,61 @@ def test_constant_noise_repeats_over_the_batch() -> None:
     assert torch.equal(noise[0], noise[2])
     free = noise_from(torch.Generator().manual_seed(0), like)(0)
     assert not torch.equal(free[0], free[2])
+
+
+def respaced(full: GaussianDiffusion, steps: list[int]) -> GaussianDiffusion:
+    return GaussianDiffusion(respace(full.schedule, steps))
+
+
+@pytest.mark.parametrize("sample", [*SAMPLERS, sample_lcm])
+def test_a_network_that_predicts_the_true_noise_returns_the_motion(sample) -> None:
+    """It is told original steps, whatever the sampler keeps of them; DDIM ends at abar_0 here."""
+    full, truth = GaussianDiffusion(make_schedule("scaled_linear", 1000)), draw(2, 3, 4)
+    signal = full.schedule.alphas_cumprod
+
+    def predict_noise(x: Tensor, t: Tensor) -> Tensor:
+        a = signal[t].view(-1, 1, 1)
+        return (x - a.sqrt() * truth) / (1 - a).sqrt()
+
+    x = draw(2, 3, 4, seed=1)
+    kept = respaced(full, select_offset_stride(1000, 50))
+    found = sample(denoiser_of_noise(predict_noise, full), kept, x, noise_from(None, x))
+    expected = truth
+    if sample is sample_ddim:
+        first = signal[981].sqrt()
+        noise = (x - first * truth) / (1 - signal[981]).sqrt()
+        expected = signal[0].sqrt() * truth + (1 - signal[0]).sqrt() * noise
+    torch.testing.assert_close(found, expected, rtol=0, atol=3e-2 if sample is sample_lcm else 1e-9)
+
+
+def test_ddim_of_all_steps_keeps_x_at_the_last_where_it_ends_there() -> None:
+    """From step 0 to abar_0 there is nothing to go."""
+    diffusion, x = GaussianDiffusion(make_schedule("scaled_linear", 100)), draw(2, 3, 4)
+    found = sample_ddim(shrink, diffusion, x, noise_from(None, x), start=0)
+    torch.testing.assert_close(found, x, rtol=0, atol=1e-12)
+
+
+def test_a_consistency_student_is_noised_between_its_steps_only() -> None:
+    """One of the published lists of steps has the same step twice."""
+    full, x = GaussianDiffusion(make_schedule("scaled_linear", 1000)), draw(2, 3, 4)
+    kept, asked = respaced(full, [699, 399, 299, 299]), []
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        asked.append((int(t[0]), x))
+        return torch.full_like(x, float(len(asked)))
+
+    noises = [draw(2, 3, 4, seed=10 + i) for i in range(3)]
+    found = sample_lcm(denoise, kept, x, noises.__getitem__)
+    assert [t for t, _ in asked] == [699, 399, 299, 299]
+    torch.testing.assert_close(found, torch.full_like(x, 4.0), rtol=0, atol=1e-5)
+    signal = full.schedule.alphas_cumprod
+    for i, t in ((1, 399), (2, 299), (3, 299)):
+        expected = signal[t].sqrt() * i + (1 - signal[t]).sqrt() * noises[i - 1]
+        torch.testing.assert_close(asked[i][1], expected, rtol=0, atol=1e-5)
+
+
+def test_a_consistency_student_keeps_x_near_the_data() -> None:
+    """c_skip and c_out of step 0 are 1 and 0."""
+    diffusion, x = GaussianDiffusion(make_schedule("scaled_linear", 1000)), draw(2, 3, 4)
+    found = sample_lcm(shrink, diffusion, x, noise_from(None, x), start=0)
+    torch.testing.assert_close(found, x)

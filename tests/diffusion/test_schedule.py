@@ -11,6 +11,8 @@ from diffusion.schedule import (
     make_schedule,
     respace,
     select_by_snr,
+    select_consistency_steps,
+    select_offset_stride,
     select_timesteps,
 )
 from utils.errors import UserError
@@ -26,7 +28,7 @@ def test_noise_grows_from_almost_none_to_almost_all(schedule) -> None:
     assert torch.all((schedule.betas > 0) & (schedule.betas < 1))
     assert torch.all(schedule.alphas_cumprod.diff() < 0)
     assert schedule.alphas_cumprod[0] > 0.98
-    assert schedule.alphas_cumprod[-1] < 1e-3
+    assert schedule.alphas_cumprod[-1] < 5e-3
 
 
 def test_cosine_signal_follows_its_closed_form() -> None:
@@ -118,3 +120,27 @@ def test_steps_of_the_solver_are_even_in_the_log_snr() -> None:
     schedule = make_schedule("linear", 1000)
     gaps = -half_log_snr(schedule)[select_by_snr(schedule, 10)].diff()
     assert gaps.max() < 1.1 * gaps.min()
+
+
+def test_scaled_linear_betas_have_evenly_spaced_roots() -> None:
+    schedule = make_schedule("scaled_linear", 1000)
+    steps = schedule.betas.sqrt().diff()
+    torch.testing.assert_close(steps, steps[:1].expand(999), rtol=1e-9, atol=0)
+    assert schedule.betas[[0, -1]].tolist() == pytest.approx([0.00085, 0.012])
+    assert schedule.ddim_end == schedule.alphas_cumprod[0]
+    assert respace(schedule, [1, 501]).ddim_end == schedule.ddim_end
+    assert make_schedule("cosine", 50).ddim_end == 1
+
+
+def test_steps_with_an_offset() -> None:
+    assert select_offset_stride(1000, 50) == list(range(1, 1000, 20))
+    assert select_offset_stride(1000, 4) == [1, 251, 501, 751]
+    assert select_offset_stride(8, 8) == list(range(8))
+
+
+def test_steps_of_a_consistency_student() -> None:
+    assert select_consistency_steps(1000, 1, 50) == [999]
+    assert select_consistency_steps(1000, 2, 50) == [499, 999]
+    assert select_consistency_steps(1000, 4, 50) == [259, 499, 759, 999]
+    with pytest.raises(UserError, match="cannot take 11"):
+        select_consistency_steps(1000, 11, 10)

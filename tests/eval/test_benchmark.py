@@ -8,12 +8,12 @@ from accelerate import Accelerator
 from torch.utils.flop_counter import FlopCounterMode
 
 from data_loaders.skeleton import HUMANML
+from diffusion.sampling import SamplerOptions
 from eval.benchmark import Options, load_networks, make_clips, run
 from eval.speed.few_steps import StepComparison
 from eval.speed.plain_path import PlainGenerator, PlainMDM, without_fused_layers
 from eval.speed.timing import Timing, measure_item
 from eval.speed.workload import FULL, QUICK, Item, Workload, network_flops
-from model.mdm.generator import SamplerOptions, length_mask
 from model.mdm.network import MDM
 from rewards.tmr import TMRReward
 from tests.model.tiny import (
@@ -25,6 +25,7 @@ from tests.model.tiny import (
     tiny_mdm,
 )
 from utils.errors import UserError
+from utils.masks import length_mask
 from utils.options import parse_options
 
 CPU = torch.device("cpu")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from data_loaders.skeleton import KIT
-from eval.denoising_errors import QUARTERS, format_table, prepare, quarter_errors
+from eval.denoising_errors import QUARTERS, encode, format_table, quarter_errors
 from eval.motion_sets import MotionSet
 from model.mdm.generator import MDMGenerator
 from tests.model.tiny import random_motion, tiny_generator
@@ -29,14 +29,14 @@ class Recorder:
     def __getattr__(self, name: str):
         return getattr(self.inner, name)
 
-    def denoising_error(self, motion, lengths, t, noise, condition) -> torch.Tensor:
-        self.calls.append((motion, lengths, t, noise))
+    def error(self, samples, t, noise, condition) -> torch.Tensor:
+        self.calls.append((samples.x, samples.frames, t, noise))
         return t.float()
 
 
 def test_every_quarter_has_steps_of_its_own() -> None:
     generator = Recorder(tiny_generator(KIT))
-    steps = generator.diffusion.schedule.num_timesteps
+    steps = generator.levels
     errors = quarter_errors(generator, motions(), draws=5, batch_size=2, seed=0)
     assert len(generator.calls) == 2 * QUARTERS * 5
     for quarter, error in enumerate(errors):
@@ -61,8 +61,9 @@ def test_errors_do_not_depend_on_padding_and_vanish_against_oneself() -> None:
 
 def test_networks_get_normalised_motions_that_are_zero_beyond_their_length() -> None:
     generator = tiny_generator(KIT)
-    normalised, lengths = prepare(generator, motions())
-    assert normalised.shape == (3, 16, KIT.feature_dim)
-    for motion, length, raw in zip(normalised, lengths.tolist(), motions().motions, strict=True):
+    encoded = encode(generator, motions())
+    assert encoded.x.shape == (3, 16, KIT.feature_dim)
+    rows = zip(encoded.x, encoded.frames.tolist(), motions().motions, strict=True)
+    for motion, length, raw in rows:
         torch.testing.assert_close(motion[:length], generator.stats.normalize(raw[:length]))
         assert not motion[length:].any()

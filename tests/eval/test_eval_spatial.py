@@ -7,7 +7,7 @@ import torch
 from data_loaders.humanml import open_dataset
 from eval.eval_spatial import Options, discrimination, evaluate, format_rows, measure, sided
 from eval.motion_sets import MotionSet, real_motions
-from prepare import synthetic
+from prepare.procedural import dataset as synthetic
 from tests.sample.checkpoints import write_tiny_checkpoint
 from tests.tmr.tiny import tiny_tmr
 from utils.errors import UserError

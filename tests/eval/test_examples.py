@@ -8,7 +8,7 @@ from data_loaders.skeleton import KIT
 from eval import examples as script
 from eval.examples import REAL, Choice, Comparison, Options, choose, run
 from eval.motion_sets import MotionSet
-from prepare import synthetic
+from prepare.procedural import dataset as synthetic
 from tests.sample.checkpoints import write_tiny_checkpoint
 from tests.tmr.tiny import tiny_tmr
 from utils.errors import UserError

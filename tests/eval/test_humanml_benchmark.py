@@ -57,6 +57,15 @@ def options_of(place: Path, **others: object) -> Options:
     return Options(**(settings | others))
 
 
+def test_a_small_split_lowers_the_pairs_of_diversity_in_one_line(place: Path, capsys) -> None:
+    prepared = prepare_evaluation(options_of(place, diversity_pairs=0))
+    assert prepared.setting.diversity_pairs == prepared.evaluation.protocol.diversity_pairs == 32
+    line = "Diversity of 32 pairs instead of 300: the split has 70 clips\n"
+    assert capsys.readouterr().out == line
+    with pytest.raises(UserError, match="--diversity_pairs"):
+        prepare_evaluation(options_of(place, diversity_pairs=64))
+
+
 def test_whole_evaluation_is_written_and_repeatable(place: Path, tmp_path: Path) -> None:
     path = evaluate(options_of(place, output_dir=str(tmp_path / "one")))
     assert path.name == "eval_humanml_mdm_000000007_gscale2.5_debug.log"

@@ -11,7 +11,7 @@ from data_loaders.skeleton import HUMANML
 from eval.humanml_benchmark import Options, evaluate
 from eval.motion_quality import Judges, format_quality, mean_jerk
 from eval.motion_sets import MotionSet, real_motions
-from prepare import synthetic
+from prepare.procedural import dataset as synthetic
 from rewards.tmr import TMRReward
 from tests.rewards.evaluator_files import TINY, write_evaluators
 from tests.rewards.glove import write_glove

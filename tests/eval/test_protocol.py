@@ -115,6 +115,12 @@ def test_pools_are_full_and_limited_by_the_split() -> None:
     assert SMALL.pools(clips=63) == 1
 
 
+def test_a_small_split_has_fewer_pairs_of_diversity() -> None:
+    assert replace(SMALL, diversity_pairs=63).fitted(clips=70).diversity_pairs == 63
+    assert replace(SMALL, diversity_pairs=64).fitted(clips=70).diversity_pairs == 32
+    assert MODES["debug"].fitted(clips=1000) == MODES["debug"]
+
+
 def test_splits_too_small_for_the_metrics_are_refused() -> None:
     SMALL.check(clips=64, embedding_width=4)
     replace(SMALL, diversity_pairs=63).check(clips=64, embedding_width=63)

@@ -10,7 +10,7 @@ from data_loaders.humanml import MotionDataset, open_dataset
 from eval import reward_agreement as script
 from eval.motion_sets import MotionSet, real_motions
 from eval.reward_agreement import agreement, choose, compare
-from prepare import synthetic
+from prepare.procedural import dataset as synthetic
 from tests.sample.checkpoints import write_tiny_checkpoint
 from tests.tmr.tiny import tiny_tmr
 from utils.files import read_json

@@ -171,7 +171,7 @@ def test_published_rows_name_their_sources_and_fit_the_setting(tmp_path: Path) -
         ({"split": "val"}, "have split test, these results val"),
         ({"replications": 5}, "have replications 20"),
         ({"pools": "distinct meanings"}, "have pools random"),
-        ({"dataset": "mocap"}, "no rows of mocap"),
+        ({"dataset": "mocap"}, "are of HumanML3D and KIT-ML .*, these results of mocap"),
     ):
         with pytest.raises(UserError, match=message):
             published_rows(replace(SETTING, **change), ["main"])

@@ -29,7 +29,7 @@ class Golden:
     """One golden file: arrays of an ``.npz``, or the object in a ``.json`` (attribute `json`)."""
 
     def __init__(self, path: Path) -> None:
-        self.name = path.name
+        self.path, self.name = path, path.name
         self.json: Any = None
         self._arrays: dict[str, np.ndarray] = {}
         if path.suffix == ".json":

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import torch
 
-from data_loaders.humanml import PROJECT_ROOT
 from model.text.encoders import clip_token_ids
 from model.text.openai_clip import BPE_FILE, load_tokenizer, text_model
 from tests.golden.base import Golden, Row, covers
+from utils.places import PROJECT_ROOT
 
 VOCABULARY = PROJECT_ROOT / "clip"  # where prepare/download_clip.sh puts it
 

@@ -21,6 +21,7 @@ from data_loaders.normalizer import Statistics
 from data_loaders.packing import load_packed
 from data_loaders.skeleton import HUMANML, KIT
 from tests.golden.base import Golden, Row, covers
+from utils.masks import length_mask
 
 
 def write_files(g: Golden, folder: Path, width: int) -> None:
@@ -92,7 +93,7 @@ def item_rows(g: Golden, data: MotionDataset) -> Iterator[Row]:
         batch = collate(data, items(data, "single" in name, "last" in name), frames)
         yield g.close(
             f"items/{name}/motion",
-            batch.motion[:, :, columns],
+            batch.normalized(data.stats)[:, :, columns],
             g[f"items/{name}/motion"],
             atol=1e-6,
         )
@@ -112,7 +113,7 @@ def collate_rows(g: Golden, data: MotionDataset) -> Iterator[Row]:
     every = items(data, single=False, last=True)
     chosen = [every[rows[i % len(rows)]] for i in range(size)]
     batch = collate(data, chosen, frames)
-    upstream = batch.motion.transpose(1, 2).unsqueeze(2)
+    upstream = batch.normalized(data.stats).transpose(1, 2).unsqueeze(2)
     yield g.equal("collate/motion_shape", list(upstream.shape), g["collate/motion_shape"])
     yield g.close(
         "collate/motion_columns",
@@ -120,7 +121,9 @@ def collate_rows(g: Golden, data: MotionDataset) -> Iterator[Row]:
         g["collate/motion_columns"],
         atol=1e-6,
     )
-    yield g.equal("collate/mask", batch.mask.view(size, 1, 1, -1), g["collate/mask"])
+    yield g.equal(
+        "collate/mask", length_mask(batch.lengths, frames).view(size, 1, 1, -1), g["collate/mask"]
+    )
     yield g.equal("collate/lengths", batch.lengths, g["collate/lengths"])
     yield g.equal("collate/text", batch.captions, g["collate/text"])
     lengths = torch.tensor([pad_sentence(e.captions[0].tokens)[1] for e, _ in every])

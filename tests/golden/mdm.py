@@ -10,7 +10,7 @@ from data_loaders.skeleton import HUMANML, skeleton_for_dim
 from diffusion.gaussian import GaussianDiffusion, masked_mse
 from diffusion.samplers import sample_ancestral
 from diffusion.schedule import make_schedule
-from model.mdm.generator import guided_denoiser
+from model.mdm.batching import guided_denoiser
 from model.mdm.network import MDM, MDMConfig
 from model.text.encoders import Condition
 from tests.golden.base import Golden, Row, covers

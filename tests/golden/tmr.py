@@ -10,19 +10,20 @@ import torch
 import torch.nn.functional as F
 
 from data_loaders.normalizer import Statistics
+from model.distribution import Distribution, kl_divergence
+from model.seam import Samples
 from model.text.encoders import CachedTextEncoder, Condition, DistilBertEncoder, pad_tokens
-from rewards.tmr import TMRReward, motion_similarity
+from rewards.tmr import TMRReward, similarity
 from tests.golden.base import Golden, Row, covers
 from tests.golden.text_encoders import write_distilbert
 from tmr.encoders import ActorDecoder, ActorEncoder
 from tmr.losses import (
     LossWeights,
     info_nce,
-    kl_divergence,
     similar_sentences,
     tmr_losses,
 )
-from tmr.model import STATS_EPS, TMR, Distribution, TMRConfig
+from tmr.model import STATS_EPS, TMR, TMRConfig
 from tmr.retrieval import batched_metrics, metrics_of_ranks, retrieval_metrics, tied_ranks
 
 
@@ -98,13 +99,13 @@ def similarities(g: Golden) -> Iterator[Row]:
     matrix = F.normalize(x, dim=-1) @ F.normalize(y, dim=-1).T
     yield g.close("sim/matrix", matrix, g["sim/matrix"], atol=2e-5)
     yield g.close("sim/score_matrix", matrix / 2 + 0.5, g["sim/score_matrix"], atol=2e-5)
-    scores = motion_similarity(x, paired)
+    scores = similarity(x, paired)
     yield g.close("sim/score_vector", scores, g["sim/score_vector"], atol=2e-5)
     yield g.close("sim/score_1d", scores[0], g["sim/score_1d"], atol=2e-5)
     text, motion = g.tensor("text/latent_mean"), g.tensor("motion/latent_mean")
     yield g.close(
         "sim/text_motion_score_vector",
-        motion_similarity(text, motion),
+        similarity(text, motion),
         g["sim/text_motion_score_vector"],
         atol=2e-5,
     )
@@ -253,13 +254,13 @@ def end_to_end(g: Golden, words: CachedTextEncoder, captions: list[str]) -> Iter
     yield g.close(
         "e2e/motion_normalised", normalised, g["e2e/motion_normalised"], atol=2e-5, rtol=1e-5
     )
-    latent = reward.embed_motions(raw, lengths)
+    latent = reward.embed(Samples(raw, lengths))
     yield g.close("e2e/latent_motion", latent[0], g["e2e/latent_motion"], atol=2e-5)
     caption = g.scalar("e2e/caption")
     yield g.close(
         "e2e/latent_text", reward.embed_texts([caption])[0], g["e2e/latent_text"], atol=2e-5
     )
-    score = reward.score(raw, lengths, [caption])[0]
+    score = reward.score(Samples(raw, lengths), [caption])[0]
     yield g.close("e2e/score", score, g["e2e/score"], atol=2e-5)
     yield g.equal("e2e/score_str", f"{float(score):.3}", g["e2e/score_str"])
     yield g.close(
@@ -269,7 +270,7 @@ def end_to_end(g: Golden, words: CachedTextEncoder, captions: list[str]) -> Iter
         atol=2e-5,
     )
     repeated = raw.expand(len(captions), -1, -1)
-    scores = reward.score(repeated, lengths.expand(len(captions)), captions)
+    scores = reward.score(Samples(repeated, lengths.expand(len(captions))), captions)
     yield g.close("e2e/scores_all_captions", scores, g["e2e/scores_all_captions"], atol=2e-5)
 
 

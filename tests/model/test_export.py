@@ -10,14 +10,10 @@ from safetensors.torch import save_file
 
 from data_loaders.skeleton import KIT
 from model import single_file
+from model.checkpoint_files import read_model_args, step_of
 from model.export import Options, export
-from model.mdm.checkpoints import (
-    load_generator,
-    read_model_args,
-    read_weights,
-    save_checkpoint,
-    step_of,
-)
+from model.families import load_generator
+from model.mdm.checkpoints import read_weights
 from tests.model.tiny import tiny_generator
 from utils.errors import UserError
 from utils.files import read_json, write_json
@@ -31,7 +27,7 @@ def path(tmp_path) -> Path:
     average = copy.deepcopy(generator.model)
     torch.nn.init.constant_(average.output_process.poseFinal.bias, 7.0)
     args = {"dataset": "kit", "lr": 1e-4}
-    return save_checkpoint(tmp_path / "run", 12, generator, average, args)
+    return generator.save(tmp_path / "run", 12, average, args)
 
 
 def run(path: Path, *arguments: str) -> Path:
@@ -46,7 +42,7 @@ def sample(path: Path) -> torch.Tensor:
     generator = load_generator(path)
     condition = generator.encode_text(["a person walks"])
     noise = torch.Generator().manual_seed(0)
-    motion = generator.sample(condition, torch.tensor([8]), generator=noise)
+    motion = generator.draw(condition, torch.tensor([8]), noise)
     return generator.stats.denormalize(motion)
 
 
@@ -75,7 +71,7 @@ def test_averaged_weights_are_the_choice_of_args_unless_told(path: Path, tmp_pat
 
 
 def test_averages_that_are_not_there_are_an_error(tmp_path) -> None:
-    path = save_checkpoint(tmp_path, 1, tiny_generator(KIT))
+    path = tiny_generator(KIT).save(tmp_path, 1, None, {})
     with pytest.raises(UserError, match="holds no averaged weights"):
         run(path, "--use_ema")
 

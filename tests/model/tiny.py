@@ -5,8 +5,7 @@ from torch import Tensor
 
 from data_loaders.normalizer import Statistics
 from data_loaders.skeleton import Skeleton
-from model.mdm.checkpoints import build_generator
-from model.mdm.generator import MDMGenerator
+from model.mdm.generator import MDMGenerator, build_generator
 from model.mdm.network import MDM, MDMConfig
 from model.text.encoders import Condition
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from data_loaders.skeleton import HUMANML, KIT
-from model.mdm.checkpoints import save_checkpoint
 from prepare import check
 from rewards.co_embedding import EvaluatorSizes
 from tests.data_loaders.datasets import write_dataset
@@ -29,7 +28,7 @@ def empty_folder(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def complete(empty_folder: Path) -> Path:
     """All that any task on KIT needs, in the default places."""
-    save_checkpoint(empty_folder / "save" / "kit_trans_enc_512", 400000, tiny_generator(KIT))
+    tiny_generator(KIT).save(empty_folder / "save" / "kit_trans_enc_512", 400000, None, {})
     lengths = {"00001": 40, "00002": 60}
     write_dataset(empty_folder / "dataset" / "KIT-ML", lengths, skeleton=KIT)
     tiny_tmr(features=KIT.feature_dim).save(empty_folder / "save" / "tmr_kit")

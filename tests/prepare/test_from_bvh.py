@@ -1,5 +1,6 @@
 import csv
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -8,69 +9,15 @@ import torch
 from data_loaders.annotations import Annotations
 from data_loaders.facts import Fact, swap_sides
 from data_loaders.features import features_to_joints, mirror_joints
-from data_loaders.humanml import open_dataset
+from data_loaders.humanml import make_loader, open_dataset
 from data_loaders.skeleton import HUMANML
-from prepare.bvh.caption_table import match_files, read_caption_table
-from prepare.bvh.clip import UNITS, load_clip, resample
-from prepare.bvh.joint_maps import BUILT_IN, MIXAMO, choose_joint_map, load_joint_map
-from prepare.from_bvh import Options, assign_splits, build_dataset, fit_length
+from prepare.bvh.dataset import Options, build_dataset
+from prepare.bvh.files import match_files
+from prepare.from_bvh import main
 from prepare.write_dataset import swap_side_words
 from tests.paths import MOCAP_DIR, needs_mocap
+from tests.prepare.rigs import RIGS, bvh_text
 from utils.errors import UserError
-
-# Rest pose in centimetres with Mixamo's names: joint, parent, OFFSET.
-RIG = [
-    ("Hips", None, (0, 90, 0)),
-    ("LeftUpLeg", "Hips", (9, -5, 0)),
-    ("LeftLeg", "LeftUpLeg", (0, -40, 1)),
-    ("LeftFoot", "LeftLeg", (0, -40, -1)),
-    ("LeftToeBase", "LeftFoot", (0, -5, 12)),
-    ("Spine", "Hips", (0, 12, 0)),
-    ("Spine1", "Spine", (0, 14, 1)),
-    ("Spine2", "Spine1", (0, 6, -1)),
-    ("Neck", "Spine2", (0, 20, 0)),
-    ("Head", "Neck", (0, 10, 3)),
-    ("LeftShoulder", "Spine2", (7, 12, 0)),
-    ("LeftArm", "LeftShoulder", (11, 1, 0)),
-    ("LeftForeArm", "LeftArm", (5, -25, 1)),
-    ("LeftHand", "LeftForeArm", (2, -24, 4)),
-]
-RIG += [
-    (joint.replace("Left", "Right"), parent.replace("Left", "Right"), (-x, y, z))
-    for joint, parent, (x, y, z) in RIG
-    if joint.startswith("Left")
-]
-
-
-def bvh_text(frames=75, fps=30, scale=1.0, z_up=False, prefix="", turn=60.0) -> str:
-    """Somebody who walks forward, swings the left arm and turns; channels are not damaged."""
-    lines = ["HIERARCHY"]
-    joints: list[str] = []
-
-    def axes(x: float, y: float, z: float) -> tuple[float, float, float]:
-        return (x * scale, -z * scale, y * scale) if z_up else (x * scale, y * scale, z * scale)
-
-    def open_joint(joint: str, parent: str | None, offset: tuple[float, float, float]) -> None:
-        joints.append(joint)
-        lines.append(f"{'JOINT' if parent else 'ROOT'} {prefix}{joint}")
-        lines.append("{")
-        lines.append("OFFSET " + " ".join(f"{value:.6f}" for value in axes(*offset)))
-        up = "Zrotation" if z_up else "Yrotation"
-        place = "" if parent else "Xposition Yposition Zposition "
-        lines.append(f"CHANNELS {1 if parent else 4} {place}{up}")
-        for child in RIG:
-            if child[1] == joint:
-                open_joint(*child)
-        lines.append("}")
-
-    open_joint(*RIG[0])
-    lines += ["MOTION", f"Frames: {frames}", f"Frame Time: {1 / fps:.7f}"]
-    for seconds in np.arange(frames) / fps:
-        place = axes(3 * seconds, 90 + 2 * np.sin(6 * seconds), 80 * seconds)
-        angles = [turn * seconds if joint == "Hips" else 0.0 for joint in joints]
-        angles[joints.index("LeftArm")] = 40 * np.sin(5 * seconds)
-        lines.append(" ".join(f"{value:.6f}" for value in (*place, *angles)))
-    return "\n".join(lines) + "\n"
 
 
 @pytest.fixture
@@ -104,95 +51,6 @@ def options_for(folder, **settings) -> Options:
 
 def read_names(folder, split):
     return (folder / "out" / f"{split}.txt").read_text().split()
-
-
-# One clip
-
-
-def test_axes_and_units_do_not_change_the_joints(tmp_path):
-    path = tmp_path / "clip.bvh"
-    path.write_text(bvh_text())
-    expected = load_clip(path)
-    assert expected.shape == (50, 22, 3)
-    pelvis = expected[:, 0]
-    np.testing.assert_allclose(pelvis[:, 2], 0.8 * np.arange(len(pelvis)) / 20, atol=1e-6)
-    for z_up in (False, True):
-        for unit, metres in UNITS.items():
-            path.write_text(bvh_text(scale=0.01 / metres, z_up=z_up, prefix="mixamorig:"))
-            np.testing.assert_allclose(load_clip(path), expected, atol=2e-4)
-            stated = load_clip(path, MIXAMO, up_axis="z" if z_up else "y", unit=unit)
-            np.testing.assert_allclose(stated, expected, atol=2e-4)
-
-
-def test_unclear_units_and_axes_are_told(tmp_path):
-    path = tmp_path / "clip.bvh"
-    path.write_text(bvh_text(scale=300.0))
-    with pytest.raises(UserError, match=r"clip\.bvh.*--unit"):
-        load_clip(path)
-    assert load_clip(path, unit=str(0.01 / 300))[0, 0, 1] == pytest.approx(0.9)
-    path.write_text(bvh_text(scale=-1.0))
-    with pytest.raises(UserError, match="--up_axis"):
-        load_clip(path)
-
-
-def test_resampling_hits_the_pose_at_its_time():
-    times = np.arange(31) / 30
-    positions = np.stack([times, times**2, 1 - times], axis=-1)[:, None]
-    slower = resample(positions, 1 / 30, 20)
-    np.testing.assert_allclose(slower[:, 0, 0], np.arange(21) / 20, atol=1e-12)
-    np.testing.assert_array_equal(slower[::2], positions[::3])
-    np.testing.assert_allclose(resample(positions, 1 / 30, 30), positions, atol=1e-12)
-    assert len(resample(positions[:1], 1 / 30, 20)) == 1
-
-
-# Joint maps
-
-
-@pytest.mark.parametrize("joint_map", BUILT_IN, ids=lambda joint_map: joint_map.name)
-def test_every_built_in_map_is_chosen_for_its_own_joints(joint_map):
-    names = sorted({name for mix in joint_map.sources.values() for name in mix})
-    assert choose_joint_map([*names, "Extra"]) is joint_map
-    assert list(joint_map.sources) == list(HUMANML.joint_names)
-    for target, mix in joint_map.sources.items():
-        assert sum(mix.values()) == pytest.approx(1)
-        swapped = HUMANML.joint_names[HUMANML.mirror[HUMANML.joint_names.index(target)]]
-        if swapped != target:
-            assert joint_map.sources[swapped] != mix
-
-
-def test_a_mix_averages_positions(tmp_path):
-    lines = [f"{target}: Hips" for target in HUMANML.joint_names]
-    lines[9] = "spine3: {Hips: 0.25, Top: 0.75}"
-    path = tmp_path / "map.yaml"
-    path.write_text("\n".join(lines))
-    positions = np.array([[[0.0, 0, 0], [4, 8, 0]]])
-    joints = load_joint_map(path).apply(positions, ["Hips", "Top"])
-    np.testing.assert_allclose(joints[0, 9], [3, 6, 0])
-    np.testing.assert_array_equal(joints[0, 8], 0)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (("pelvis: Hips", ""), "misses: pelvis"),
-        (("pelvis: Hips", "pelvis: Hips\ntail: Hips"), "unknown joints: tail"),
-        (("pelvis: Hips", "pelvis: {Hips: 0.4}"), "sum to 0.4"),
-        (("pelvis: Hips", "pelvis: {Hips: much}"), "numbers"),
-        (("pelvis: Hips", "pelvis: [Hips]"), "mix such as"),
-        (("pelvis: Hips", "pelvis: {"), "not valid YAML"),
-    ],
-)
-def test_joint_map_files_are_checked(tmp_path, change, message):
-    path = tmp_path / "map.yaml"
-    text = "\n".join(f"{target}: Hips" for target in HUMANML.joint_names)
-    path.write_text(text.replace(*change))
-    with pytest.raises(UserError, match=message):
-        load_joint_map(path)
-
-
-def test_unknown_joints_are_listed():
-    with pytest.raises(UserError, match=r"--joint_map.*Joints of the file: Hips, Thigh"):
-        choose_joint_map(["Hips", "Thigh"])
 
 
 # The whole dataset
@@ -260,25 +118,6 @@ def test_same_seed_same_bytes_whatever_the_number_of_workers(mocap):
     assert first == second
 
 
-def test_given_splits_win_over_random_ones(mocap):
-    rows = [[f"walk{n}", f"a person walks {n}", "test" if n < 6 else ""] for n in range(8)]
-    write_captions(mocap, rows, "file,caption,split")
-    (mocap / "splits.csv").write_text("file,split\ntake0/walk0.bvh,val\n")
-    report = build_dataset(
-        options_for(mocap, split_file=str(mocap / "splits.csv"), mirror=False, test_share=0.0)
-    )
-    assert report.clips == {"train": 2, "val": 1, "test": 5}
-    assert read_names(mocap, "val") == ["000000"]
-
-
-def test_random_splits_depend_on_the_seed_only(mocap):
-    table = read_caption_table(write_captions(mocap, [[f"walk{n}", "walks"] for n in range(8)]))
-    captions = {mocap / "bvh" / name: entry for name, entry in table.files.items()}
-    draw = [assign_splits(captions, options_for(mocap, split_seed=seed)) for seed in (0, 0, 1)]
-    assert draw[0] == draw[1]
-    assert draw[0] != draw[2]
-
-
 def test_files_that_cannot_be_used_are_named(mocap):
     folder = mocap / "bvh" / "take0"
     whole = (folder / "walk0.bvh").read_text()
@@ -311,45 +150,77 @@ def test_nothing_is_left_behind_when_all_files_fail(mocap):
     assert sorted(path.name for path in mocap.iterdir()) == ["bvh", "captions.csv"]
 
 
-# Lengths
-
-
-def clip_of(rows):
-    joints = np.zeros((rows + 1, 22, 3))
-    joints[..., 0] = np.arange(rows + 1)[:, None]
-    return joints
-
-
-def test_short_clips_are_skipped_or_held(tmp_path):
-    with pytest.raises(UserError, match="39 frames"):
-        fit_length(clip_of(39), options_for(tmp_path))
-    padding = options_for(tmp_path, pad_short=True, min_seconds=1.0)
-    with pytest.raises(UserError, match="19 frames"):
-        fit_length(clip_of(19), padding)
-    (held,) = fit_length(clip_of(20), padding)
-    assert held[:, 0, 0].tolist() == [*range(21), *[20] * 20]
-
-
-def test_long_clips_are_cut(tmp_path):
-    for rows in (40, 199):
-        assert [len(p) for p in fit_length(clip_of(rows), options_for(tmp_path))] == [rows + 1]
-    (start,) = fit_length(clip_of(450), options_for(tmp_path))
-    assert start[:, 0, 0].tolist() == [*range(197)]
-    pieces = fit_length(clip_of(450), options_for(tmp_path, long="split"))
-    assert [(piece[0, 0, 0], len(piece) - 1) for piece in pieces] == [
-        (0, 196),
-        (196, 196),
-        (392, 58),
-    ]
-    assert len(fit_length(clip_of(196 + 39), options_for(tmp_path, long="split"))) == 1
-
-
 def test_pieces_of_a_long_clip_are_numbered(mocap):
     (mocap / "bvh" / "take0" / "walk0.bvh").write_text(bvh_text(frames=400, turn=5.0))
     write_captions(mocap, [["walk0", "a person walks and turns left"]])
     report = build_dataset(options_for(mocap, long="split"))
     assert read_names(mocap, "train") == ["000000_1", "M000000_1", "000000_2", "M000000_2"]
     assert report.cut == ["take0/walk0.bvh"]
+
+
+# Six files of one's own
+
+
+def six_files(folder, rig="mixamo", **changes):
+    """A folder of six takes of one rig and their captions; `changes` replace whole files."""
+    (folder / "bvh").mkdir()
+    for number in range(6):
+        text = changes.get(f"take{number}", bvh_text(rig, turn=10.0 * number))
+        (folder / "bvh" / f"take{number}.bvh").write_text(text)
+    write_captions(folder, [[f"take{n}", f"a person walks along path {n}"] for n in range(6)])
+
+
+def run(monkeypatch, folder, *words) -> None:
+    own = {"bvh_dir": "bvh", "captions": "captions.csv", "out": "out"}
+    paths = [word for name, place in own.items() for word in (f"--{name}", str(folder / place))]
+    monkeypatch.setattr(sys, "argv", ["from_bvh", *paths, *words])
+    main()
+
+
+@pytest.mark.parametrize("rig", RIGS)
+def test_six_files_of_any_rig_fill_all_splits(tmp_path, monkeypatch, capsys, rig):
+    six_files(tmp_path, rig)
+    run(monkeypatch, tmp_path)
+    output = capsys.readouterr().out
+    assert "12 clips (train 8, val 2, test 2) from 6 files" in output
+    assert "warning: train has 8 clips" in output
+    assert "--batch_size 8 or less" in output
+    assert "warning: val has 2 clips" in output
+    sources = {}
+    for split, count in (("train", 8), ("val", 2), ("test", 2)):
+        data = open_dataset("own", split, data_dir=str(tmp_path / "out"))
+        batch = next(make_loader(data, count, shuffle=False))
+        assert torch.isfinite(batch.motion).all()
+        assert batch.motion.abs().max() < 100
+        sources[split] = {name.removeprefix("M") for name in batch.names}
+    assert sum(map(len, sources.values())) == len(set.union(*sources.values())) == 6
+
+
+def test_files_that_fail_leave_the_splits_filled(tmp_path, monkeypatch, capsys):
+    broken = {f"take{number}": "HIERARCHY" for number in (0, 2, 5)}
+    six_files(tmp_path, **broken)
+    run(monkeypatch, tmp_path)
+    assert "6 clips (train 2, val 2, test 2) from 6 files" in capsys.readouterr().out
+
+
+def test_a_split_without_files_is_warned_of_with_the_option(tmp_path, monkeypatch, capsys):
+    six_files(tmp_path)
+    run(monkeypatch, tmp_path, "--val_share", "0")
+    assert "warning: val has no usable clip" in (output := capsys.readouterr().out)
+    assert "--val_share above 0" in output
+
+
+def test_a_joint_map_of_absent_joints_is_one_clear_line(tmp_path, monkeypatch, capsys):
+    six_files(tmp_path)
+    lines = [f"{target}: Hips" for target in HUMANML.joint_names[:-1]]
+    (tmp_path / "map.yaml").write_text("\n".join([*lines, "right_wrist: Hand_R"]))
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, tmp_path, "--joint_map", str(tmp_path / "map.yaml"))
+    assert stopped.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert "none of 6 files is usable; take0.bvh: the joint map map.yaml names Hand_R" in line
+    assert "Joints of the file: Hips, Spine" in line
+    assert not (tmp_path / "out").exists()
 
 
 # Mistakes of the user
@@ -384,7 +255,11 @@ def test_wrong_folders_and_tables_are_told(mocap):
         ("file,caption,facts", ["walk0", "walks", "{"], "facts is not valid JSON"),
         ("file,caption,facts", ["walk0", "walks", "[1]"], "list of"),
         ("file,caption,facts", ["walk0", "walks", '[["mood", 1]]'], "'mood' is unknown"),
+        ("file,caption,facts", ["walk0", "walks", 50_000 * "["], "facts is not valid JSON"),
+        ("file,caption,facts", ["walk0", "walks", 5_000 * "1"], "facts is not valid JSON"),
         ("file,caption,labels", ["walk0", "walks", "[1]"], "labels must be"),
+        ("file,caption", ["walk0", 300 * "walks "], "longer than 1000 characters"),
+        ("file,caption", ["walk0", 50_000 * "walks "], "not a readable CSV file"),
     ],
 )
 def test_caption_tables_are_checked(mocap, columns, row, message):
@@ -413,9 +288,11 @@ def test_an_existing_folder_is_not_lost(mocap):
     assert (out / "thesis.txt").read_text() == "keep me"
 
 
-def test_one_caption_cannot_mean_two_things(mocap):
+def test_one_caption_cannot_mean_two_things(mocap, monkeypatch):
+    """Which is told before any file is converted."""
     rows = [[f"walk{n}", "a person walks", f"meaning {n}"] for n in range(2)]
     write_captions(mocap, rows, "file,caption,meaning")
+    monkeypatch.setattr("prepare.bvh.dataset.run_jobs", None)
     with pytest.raises(UserError, match="two different notes"):
         build_dataset(options_for(mocap))
 

@@ -8,19 +8,15 @@ import pytest
 from data_loaders.annotations import Annotations
 from data_loaders.captions import MAX_TOKENS, parse_captions
 from data_loaders.facts import Fact, holds, measure
-from prepare import from_bvh
+from prepare.bandai.captions import caption_clip
+from prepare.bandai.evidence import Evidence
 from prepare.bandai.grammar import Scene, Style, compose, number_phrases
+from prepare.bandai.hints import Hints
+from prepare.bandai.scenes import make_scene
 from prepare.bandai.templates import BOWS, GAITS, KICKS, PUNCHES, RAISES, TURNS_AROUND, WAVES
 from prepare.bvh.clip import load_clip
-from prepare.mocap_captions import (
-    COLUMNS,
-    Evidence,
-    Hints,
-    caption_clip,
-    main,
-    make_scene,
-    read_table,
-)
+from prepare.bvh.dataset import Options, build_dataset
+from prepare.mocap_captions import main
 from tests.paths import MOCAP_DIR, needs_mocap
 from tests.prepare.motions import perform
 from utils.errors import UserError
@@ -56,7 +52,7 @@ def row_of(content, style="normal", **values):
 
 
 def facts_of(rows):
-    return [[Fact(*pair) for pair in json.loads(row[2])] for row in rows]
+    return [[Fact(*pair) for pair in json.loads(row.facts)] for row in rows]
 
 
 # What captions state
@@ -92,7 +88,7 @@ def test_a_wrong_side_in_the_label_is_corrected(hints):
     joints, _ = perform("walk-turn-left", seed=1)
     rows = caption_clip(row_of("walk-turn-right"), joints, hints)
     assert all(Fact("turn_side", "left") in facts for facts in facts_of(rows))
-    assert all("left" in row[1] and "right" not in row[1] for row in rows)
+    assert all("left" in row.caption and "right" not in row.caption for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +105,7 @@ def test_what_was_not_measured_is_not_stated(hints, content, action, word):
     unlikely = {"wave_side", "hand_up", "travel"}
     for facts in facts_of(rows):
         assert not any(f.kind in unlikely and f.value == "left" for f in facts)
-    assert any(word in row[1] or word in row[3] for row in rows)
+    assert any(word in row.caption or word in row.meaning for row in rows)
 
 
 def test_a_fact_must_hold_of_every_cut():
@@ -136,7 +132,7 @@ def test_same_seed_same_captions(hints):
     joints, _ = perform("walk", seed=1)
 
     def texts(row, seed):
-        return [row[1] for row in caption_clip(row, joints, hints, seed=seed)]
+        return [row.caption for row in caption_clip(row, joints, hints, seed=seed)]
 
     walk = row_of("walk", "old")
     assert texts(walk, 0) == texts(walk, 0)
@@ -147,9 +143,8 @@ def test_same_seed_same_captions(hints):
 def test_rows_have_the_columns_of_the_table(hints):
     joints, _ = perform("bow", seed=1)
     for row in caption_clip(row_of("bow", "old", split="val"), joints, hints, per_clip=4):
-        cells = dict(zip(COLUMNS, row, strict=True))
-        assert (cells["file"], cells["split"], cells["family"]) == ("bow_old.bvh", "val", "bow")
-        assert json.loads(cells["labels"]) == {"content": "bow", "style": "old"}
+        assert (row.file, row.split, row.family) == ("bow_old.bvh", "val", "bow")
+        assert json.loads(row.labels) == {"content": "bow", "style": "old"}
 
 
 # Wording
@@ -203,8 +198,8 @@ def test_the_text_decides_facts_and_meaning(hints):
         for seed in range(4):
             joints, _ = perform(action, seed)
             for row in caption_clip(row_of(content), joints, hints, seed=seed):
-                stated = sorted(map(str, json.loads(row[2]))), row[3]
-                assert notes.setdefault(row[1], stated) == stated
+                stated = sorted(map(str, json.loads(row.facts))), row.meaning
+                assert notes.setdefault(row.caption, stated) == stated
 
 
 def test_style_phrases_suit_the_action(hints):
@@ -241,9 +236,9 @@ def test_numbers_are_said_in_words_and_digits():
     ("content", "message"),
     [
         (None, "--hints .* cannot be read"),
-        (b"kind,label,text\n", "lacks the column"),
+        (b"kind,label,text\n", "holds no phrase"),
         (b"kind,label\ncontent,walk\n", "lacks the column text"),
-        (b"\xff\xfe\xff", "cannot be read"),
+        (b"\xff\xfe\xff", "not a readable CSV file"),
     ],
 )
 def test_unreadable_tables_are_told(tmp_path, content, message):
@@ -251,7 +246,7 @@ def test_unreadable_tables_are_told(tmp_path, content, message):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=message):
-        read_table(path, "--hints", ("kind", "label", "text"))
+        Hints(path)
 
 
 def run(monkeypatch, *arguments):
@@ -264,10 +259,8 @@ def test_recorded_clips_satisfy_their_captions_and_mirrored_clips_theirs(tmp_pat
     table, samples = tmp_path / "captions.csv", MOCAP_DIR / "samples"
     sources = ("--index", MOCAP_DIR / "index.csv", "--hints", MOCAP_DIR / "captions_hint.csv")
     run(monkeypatch, "--bvh_dir", samples, *sources, "--out", table)
-    from_bvh.build_dataset(
-        from_bvh.Options(
-            bvh_dir=str(samples), captions=str(table), out=str(tmp_path / "data"), jobs=1
-        )
+    build_dataset(
+        Options(bvh_dir=str(samples), captions=str(table), out=str(tmp_path / "data"), jobs=1)
     )
     folder = tmp_path / "data"
     notes = Annotations.load(folder)

@@ -8,7 +8,8 @@ import torch
 
 from data_loaders.humanml import open_dataset
 from data_loaders.skeleton import HUMANML, KIT
-from model.mdm.checkpoints import load_generator
+from model.families import load_generator
+from model.seam import Samples
 from prepare.preference_pairs import generate
 from rewards.tmr import TMRReward
 from tests.data_loaders.datasets import caption_line, write_dataset
@@ -67,14 +68,15 @@ def test_every_training_caption_has_a_pair_of_its_clip_s_length(place: Path, who
     assert {(k.clip, k.caption): k.length for k in store.index.keys} == expected
     assert (len(expected), len(store.index.shards)) == (13, 4)
     assert store.rewards.shape == (13, 3)
-    store.check(data, load_generator(place / "base" / "model000000007.pt"))
+    store.check(data, load_generator(place / "base" / "model000000007.pt").skeleton)
 
 
 def test_stored_motions_have_the_best_and_the_worst_reward(place: Path, whole: Path) -> None:
     store, reward = PairStore(whole), TMRReward(TMR.load(place / "reward"))
     for row, key in enumerate(store.index.keys):
         length = torch.tensor([key.length])
-        found = [reward.score(m.unsqueeze(0), length, [key.caption]) for m in store.load(row)]
+        pair = [Samples(motion.unsqueeze(0), length) for motion in store.load(row)]
+        found = [reward.score(motion, [key.caption]) for motion in pair]
         expected = [store.rewards[row].max(), store.rewards[row].min()]
         torch.testing.assert_close(torch.cat(found), torch.stack(expected), rtol=0, atol=1e-5)
         assert found[0] > found[1]
@@ -96,9 +98,9 @@ def test_every_file_has_noise_of_its_own(place: Path, whole: Path, tmp_path) -> 
     seeds: list[int] = []
 
     class Recorder(CandidateSampler):
-        def __call__(self, batch, condition, rng):
+        def __call__(self, winners, captions, condition, rng):
             seeds.append(rng.initial_seed())
-            return super().__call__(batch, condition, rng)
+            return super().__call__(winners, captions, condition, rng)
 
     policy = load_generator(place / "base" / "model000000007.pt")
     recorder = Recorder(policy, TMRReward(TMR.load(place / "reward")), num_candidates=3)
@@ -152,7 +154,7 @@ def test_bad_input_is_told_before_anything_is_written(
 def test_a_model_of_another_skeleton_is_refused(place: Path, tmp_path, capsys) -> None:
     path = write_tiny_checkpoint(tmp_path / "kit", skeleton=KIT)
     given = arguments(place, tmp_path / "out", "--model_path", str(path))
-    assert "generates 251 features, dataset humanml has 263" in refusal(
+    assert "makes kit motions of 251 features, the dataset holds humanml motions" in refusal(
         capsys, "prepare.preference_pairs", given
     )
 

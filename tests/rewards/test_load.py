@@ -8,16 +8,20 @@ import torch
 
 from data_loaders.humanml import open_dataset
 from data_loaders.skeleton import HUMANML, KIT
-from model.mdm.generator import length_mask
+from model.seam import Samples
 from rewards.co_embedding import CoEmbedder, EvaluatorFiles
-from rewards.load import EvaluatorReward, RewardOptions, WeightedReward, load_reward
-from rewards.tmr import TMRReward, motion_similarity
+from rewards.co_embedding_reward import EvaluatorReward
+from rewards.load import RewardOptions, load_reward
+from rewards.seam import similarity
+from rewards.tmr import TMRReward
+from rewards.weighted import WeightedReward
 from tests.data_loaders.datasets import write_dataset
 from tests.rewards.evaluator_files import TINY, write_evaluators
 from tests.rewards.glove import write_glove
 from tests.tmr.tiny import tiny_tmr
 from utils.errors import UserError
 from utils.files import read_json, write_json
+from utils.masks import length_mask
 
 CPU = torch.device("cpu")
 LENGTHS = torch.tensor([40, 24, 8])
@@ -49,8 +53,8 @@ def motions(frames: int = 40, seed: int = 0) -> torch.Tensor:
 def test_the_reward_falls_with_the_co_embedding_distance(evaluator: EvaluatorReward) -> None:
     raw = torch.cat([motions(seed=seed) for seed in range(8)])
     lengths, captions = LENGTHS.repeat(8), CAPTIONS * 8
-    rewards = evaluator.score(raw, lengths, captions)
-    difference = evaluator.embed_texts(captions) - evaluator.embed_motions(raw, lengths)
+    rewards = evaluator.score(Samples(raw, lengths), captions)
+    difference = evaluator.embed_texts(captions) - evaluator.embed(Samples(raw, lengths))
     distance = difference.square().sum(-1).sqrt()
     assert torch.equal(rewards.argsort(), distance.argsort(descending=True))
     assert ((rewards > 0) & (rewards <= 1)).all()
@@ -58,15 +62,14 @@ def test_the_reward_falls_with_the_co_embedding_distance(evaluator: EvaluatorRew
 
 
 def test_the_reward_ignores_padding_and_company(evaluator: EvaluatorReward) -> None:
-    whole = evaluator.score(motions(), LENGTHS, CAPTIONS)
+    whole = evaluator.score(Samples(motions(), LENGTHS), CAPTIONS)
     noise = torch.randn(3, 12, HUMANML.feature_dim)
     padded = torch.cat([motions(), noise], dim=1)
     padded = torch.where(length_mask(LENGTHS, 52).unsqueeze(-1), padded, torch.tensor(77.0))
-    torch.testing.assert_close(evaluator.score(padded, LENGTHS, CAPTIONS), whole)
+    torch.testing.assert_close(evaluator.score(Samples(padded, LENGTHS), CAPTIONS), whole)
     for row, length in enumerate(LENGTHS.tolist()):
-        alone = evaluator.score(
-            motions()[row : row + 1, :length], LENGTHS[row : row + 1], CAPTIONS[row : row + 1]
-        )
+        one = Samples(motions()[row : row + 1, :length], LENGTHS[row : row + 1])
+        alone = evaluator.score(one, CAPTIONS[row : row + 1])
         torch.testing.assert_close(alone, whole[row : row + 1])
 
 
@@ -82,9 +85,9 @@ def test_a_weighted_reward_is_the_mean_of_its_parts(
 ) -> None:
     tmr = TMRReward(tiny_tmr(features=HUMANML.feature_dim))
     both = WeightedReward([tmr, evaluator], [3.0, 1.0])
-    parts = [r.score(motions(), LENGTHS, CAPTIONS) for r in (tmr, evaluator)]
+    parts = [r.score(Samples(motions(), LENGTHS), CAPTIONS) for r in (tmr, evaluator)]
     expected = 0.75 * parts[0] + 0.25 * parts[1]
-    torch.testing.assert_close(both.score(motions(), LENGTHS, CAPTIONS), expected)
+    torch.testing.assert_close(both.score(Samples(motions(), LENGTHS), CAPTIONS), expected)
 
 
 def test_similarity_under_a_weighted_reward_is_the_mean_similarity(
@@ -93,12 +96,12 @@ def test_similarity_under_a_weighted_reward_is_the_mean_similarity(
     tmr = TMRReward(tiny_tmr(features=HUMANML.feature_dim))
     both = WeightedReward([tmr, evaluator], [1.0, 2.0])
 
-    def similarity(reward) -> torch.Tensor:
-        a, b = (reward.embed_motions(motions(seed=seed), LENGTHS) for seed in (1, 2))
-        return motion_similarity(a, b)
+    def alike(reward) -> torch.Tensor:
+        a, b = (reward.embed(Samples(motions(seed=seed), LENGTHS)) for seed in (1, 2))
+        return similarity(a, b)
 
-    expected = similarity(tmr) / 3 + 2 * similarity(evaluator) / 3
-    torch.testing.assert_close(similarity(both), expected, rtol=1e-4, atol=1e-5)
+    expected = alike(tmr) / 3 + 2 * alike(evaluator) / 3
+    torch.testing.assert_close(alike(both), expected, rtol=1e-4, atol=1e-5)
 
 
 def options_of(place: Path, **changes) -> RewardOptions:
@@ -116,7 +119,7 @@ def test_the_options_choose_the_reward(place: Path) -> None:
     guo = load_reward(options_of(place, reward=["evaluator"]), CPU, data)
     weights = {"reward": ["evaluator", "tmr"], "reward_weights": [1.0, 3.0]}
     both = load_reward(options_of(place, **weights), CPU, data)
-    scores = [r.score(motions(), LENGTHS, CAPTIONS) for r in (tmr, guo, both)]
+    scores = [r.score(Samples(motions(), LENGTHS), CAPTIONS) for r in (tmr, guo, both)]
     torch.testing.assert_close(scores[2], 0.25 * scores[0] + 0.75 * scores[1])  # TMR comes first
     caption = data.entries[0].captions[0]
     assert guo.tokens[caption.text] == caption.tokens
@@ -135,8 +138,8 @@ def test_the_reward_reads_distilbert_from_the_named_folder(place: Path, tmp_path
 
 
 def test_what_does_not_fit_is_told(place: Path, evaluator: EvaluatorReward) -> None:
-    with pytest.raises(UserError, match="evaluators take 263 features, kit motions have 251"):
-        evaluator.check_skeleton(KIT)
+    with pytest.raises(UserError, match="takes 263 features, kit motions have 251"):
+        evaluator.check(KIT)
     with pytest.raises(UserError, match="holds 1 for 2 rewards"):
         options_of(place, reward=["tmr", "evaluator"], reward_weights=[1.0]).validate()
     with pytest.raises(UserError, match="all zero"):

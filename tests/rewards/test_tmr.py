@@ -5,8 +5,10 @@ import torch
 import torch.nn.functional as F
 
 from data_loaders.skeleton import HUMANML, KIT
+from model.seam import Samples
 from model.text.encoders import BuiltinEncoder
-from rewards.tmr import TMRReward, motion_similarity
+from rewards.seam import similarity
+from rewards.tmr import TMRReward
 from tests.tmr.tiny import FEATURES, tiny_tmr
 from tmr.model import TMR
 from utils.errors import UserError
@@ -36,70 +38,70 @@ def test_equals_a_computation_by_hand(reward, motions) -> None:
         text_latent = tmr.text_encoder(words.tokens, words.mask)[0, 0]
         cosine = motion_latent @ text_latent / (motion_latent.norm() * text_latent.norm())
         expected.append(0.5 * cosine + 0.5)
-    found = reward.score(motions, LENGTHS, CAPTIONS)
+    found = reward.score(Samples(motions, LENGTHS), CAPTIONS)
     torch.testing.assert_close(found, torch.stack(expected), rtol=1e-5, atol=1e-5)
 
 
 def test_takes_raw_motions(reward, motions) -> None:
     """A motion normalised beforehand is another motion, with another reward."""
-    raw = reward.score(motions, LENGTHS, CAPTIONS)
-    normalised = reward.score(reward.model.stats.normalize(motions), LENGTHS, CAPTIONS)
+    raw = reward.score(Samples(motions, LENGTHS), CAPTIONS)
+    normalised = reward.score(Samples(reward.model.stats.normalize(motions), LENGTHS), CAPTIONS)
     assert (raw - normalised).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("filler", [0.0, 100.0, float("nan"), float("inf")])
 def test_ignores_padding(reward, motions, filler: float) -> None:
-    expected = reward.score(motions, LENGTHS, CAPTIONS)
+    expected = reward.score(Samples(motions, LENGTHS), CAPTIONS)
     padded = F.pad(motions, (0, 0, 0, 5))
     padded[torch.arange(14) >= LENGTHS[:, None]] = filler
-    found = reward.score(padded, LENGTHS, CAPTIONS)
+    found = reward.score(Samples(padded, LENGTHS), CAPTIONS)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    embedded = reward.embed_motions(padded, LENGTHS)
+    embedded = reward.embed(Samples(padded, LENGTHS))
     torch.testing.assert_close(
-        embedded, reward.embed_motions(motions, LENGTHS), rtol=1e-5, atol=1e-5
+        embedded, reward.embed(Samples(motions, LENGTHS)), rtol=1e-5, atol=1e-5
     )
 
 
 def test_every_valid_frame_counts(reward, motions) -> None:
-    before = reward.embed_motions(motions, LENGTHS)
+    before = reward.embed(Samples(motions, LENGTHS))
     motions[1, 8] += 1
-    after = reward.embed_motions(motions, LENGTHS)
+    after = reward.embed(Samples(motions, LENGTHS))
     assert (after - before)[1].abs().max() > 1e-4
     assert torch.equal(after[0], before[0])
 
 
 def test_lies_between_0_and_1() -> None:
     a = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
-    scores = motion_similarity(a, a.roll(1, dims=0))
+    scores = similarity(a, a.roll(1, dims=0))
     assert torch.all((scores >= 0) & (scores <= 1))
-    torch.testing.assert_close(motion_similarity(a, 2 * a), torch.ones(200))
-    torch.testing.assert_close(motion_similarity(a, -a), torch.zeros(200), rtol=0, atol=1e-6)
-    right_angle = motion_similarity(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 3.0]]))
+    torch.testing.assert_close(similarity(a, 2 * a), torch.ones(200))
+    torch.testing.assert_close(similarity(a, -a), torch.zeros(200), rtol=0, atol=1e-6)
+    right_angle = similarity(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 3.0]]))
     assert right_angle.item() == 0.5
 
 
 def test_is_in_float32_inside_reduced_precision(motions) -> None:
-    plain = TMRReward(tiny_tmr()).score(motions, LENGTHS, CAPTIONS)
+    plain = TMRReward(tiny_tmr()).score(Samples(motions, LENGTHS), CAPTIONS)
     reward = TMRReward(tiny_tmr())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = reward.score(motions, LENGTHS, CAPTIONS)
+        found = reward.score(Samples(motions, LENGTHS), CAPTIONS)
         unguarded = reward.model.encode_motions(motions, LENGTHS)
     assert found.dtype == torch.float32
     assert torch.equal(found, plain)
-    exact = reward.embed_motions(motions, LENGTHS)
+    exact = reward.embed(Samples(motions, LENGTHS))
     assert not torch.equal(unguarded, exact), "bfloat16 makes no difference here: a blunt test"
 
 
 def test_takes_motions_of_reduced_precision(reward, motions) -> None:
-    found = reward.score(motions.bfloat16(), LENGTHS, CAPTIONS)
-    expected = reward.score(motions.bfloat16().float(), LENGTHS, CAPTIONS)
+    found = reward.score(Samples(motions.bfloat16(), LENGTHS), CAPTIONS)
+    expected = reward.score(Samples(motions.bfloat16().float(), LENGTHS), CAPTIONS)
     assert torch.equal(found, expected)
 
 
 def test_is_frozen_and_without_dropout() -> None:
     reward = TMRReward(tiny_tmr(dropout=0.5).train())
     motions = torch.randn(3, 9, FEATURES, requires_grad=True)
-    first, second = (reward.score(motions, LENGTHS, CAPTIONS) for _ in range(2))
+    first, second = (reward.score(Samples(motions, LENGTHS), CAPTIONS) for _ in range(2))
     assert torch.equal(first, second)
     assert not first.requires_grad
     assert not any(p.requires_grad for p in reward.model.parameters())
@@ -114,8 +116,8 @@ def test_every_caption_is_embedded_once(reward, motions, monkeypatch) -> None:
         return original(self, captions)
 
     monkeypatch.setattr(TMR, "encode_texts", encode)
-    first = reward.score(motions, LENGTHS, CAPTIONS)
-    second = reward.score(motions, LENGTHS, CAPTIONS)
+    first = reward.score(Samples(motions, LENGTHS), CAPTIONS)
+    second = reward.score(Samples(motions, LENGTHS), CAPTIONS)
     assert asked == [["a person walks", "a man raises his left arm"]]
     assert torch.equal(first, second)
 
@@ -123,12 +125,12 @@ def test_every_caption_is_embedded_once(reward, motions, monkeypatch) -> None:
 def test_a_reloaded_run_folder_gives_the_same_rewards(reward, motions, tmp_path) -> None:
     reward.model.save(tmp_path)
     loaded = TMRReward(TMR.load(tmp_path))
-    found = loaded.score(motions, LENGTHS, CAPTIONS)
-    assert torch.equal(found, reward.score(motions, LENGTHS, CAPTIONS))
+    found = loaded.score(Samples(motions, LENGTHS), CAPTIONS)
+    assert torch.equal(found, reward.score(Samples(motions, LENGTHS), CAPTIONS))
 
 
 def test_another_skeleton_is_refused() -> None:
     reward = TMRReward(tiny_tmr(features=HUMANML.feature_dim))
-    reward.check_skeleton(HUMANML)
+    reward.check(HUMANML)
     with pytest.raises(UserError, match="takes 263 features"):
-        reward.check_skeleton(KIT)
+        reward.check(KIT)

@@ -6,7 +6,7 @@ import torch
 
 from data_loaders.normalizer import Statistics
 from data_loaders.skeleton import HUMANML, Skeleton
-from model.mdm.checkpoints import build_generator, save_checkpoint
+from model.mdm.generator import build_generator
 from model.mdm.network import MDMConfig
 
 
@@ -27,4 +27,4 @@ def write_tiny_checkpoint(folder: Path, seed: int = 0, skeleton: Skeleton = HUMA
     stats = Statistics("dataset_stats", torch.zeros(size), torch.full((size,), 0.1))
     generator = build_generator(config, stats, skeleton, "cpu")
     folder.mkdir(parents=True, exist_ok=True)
-    return save_checkpoint(folder, 7, generator, args={"dataset": skeleton.name})
+    return generator.save(folder, 7, None, {"dataset": skeleton.name})

@@ -5,17 +5,16 @@ import math
 import pytest
 import torch
 
+from model.distribution import Distribution, kl_divergence
 from tests.tmr.tiny import FEATURES, tiny_tmr
 from tmr.losses import (
     LossWeights,
     false_negatives,
     info_nce,
-    kl_divergence,
     similar_sentences,
     tmr_loss,
     tmr_losses,
 )
-from tmr.model import Distribution
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

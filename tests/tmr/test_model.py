@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from model.distribution import Distribution
 from model.single_file import read_single_args
 from model.text.encoders import BuiltinEncoder
 from tests.tmr.tiny import FEATURES, tiny_tmr
-from tmr.model import PARTS, TMR, Distribution
+from tmr.model import PARTS, TMR
 from utils.errors import UserError
 from utils.files import load_tensors, read_json, save_tensors, write_json
 

@@ -6,7 +6,7 @@ import pytest
 
 from eval.judging import Figures
 from eval.motion_sets import MotionSet
-from prepare import synthetic
+from prepare.procedural import dataset as synthetic
 from tests.train.scripts import Process, Workspace
 
 

@@ -1,16 +1,22 @@
 """Stand-ins for the generator and the reward in the tests of preference training."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from data_loaders.humanml import MotionBatch
-from data_loaders.skeleton import KIT
-from model.mdm.generator import MDMGenerator, SamplerOptions, length_mask
+from data_loaders.skeleton import KIT, Skeleton
+from model.mdm.generator import MDMGenerator
+from model.seam import Samples
 from model.text.encoders import BuiltinEncoder, Condition
 from tests.model.tiny import tiny_generator, tiny_stats
+from train.preference.pairs import Key
+from utils.masks import length_mask, zero_padding
 
 CAPTIONS = ["a person walks", "a man waves", "someone kicks", "a person turns left"]
 LENGTHS = [12, 8, 12, 4]
+KEYS = [Key(f"{row:06d}", caption) for row, caption in enumerate(CAPTIONS)]
 
 
 class FirstFeature:
@@ -22,27 +28,32 @@ class FirstFeature:
     def __init__(self) -> None:
         self.seen: list[Tensor] = []
 
-    def score(self, motions: Tensor, lengths: Tensor, captions: list[str]) -> Tensor:
-        assert len(motions) == len(lengths) == len(captions)
-        self.seen.append(motions)
-        return self.embed_motions(motions, lengths)[:, 0].sigmoid()
+    def score(self, raw: Samples, captions: list[str]) -> Tensor:
+        assert len(raw) == len(captions)
+        self.seen.append(raw.x)
+        return self.embed(raw)[:, 0].sigmoid()
 
-    def embed_motions(self, motions: Tensor, lengths: Tensor) -> Tensor:
-        valid = length_mask(lengths, motions.shape[1]).unsqueeze(-1)
-        return motions.masked_fill(~valid, 0).sum(1) / lengths[:, None]
+    def embed(self, raw: Samples) -> Tensor:
+        valid = length_mask(raw.frames, raw.x.shape[1]).unsqueeze(-1)
+        return raw.x.masked_fill(~valid, 0).sum(1) / raw.frames[:, None]
+
+    def check(self, skeleton: Skeleton | None) -> None:
+        pass
 
 
-class ScriptedGenerator:
+class ScriptedGenerator(MDMGenerator):
     """ "Samples" the raw motions that it was given, whatever the condition."""
 
-    def __init__(self, raw: Tensor) -> None:
-        self.model, self.device = nn.Identity(), torch.device("cpu")
-        self.stats = tiny_stats(KIT)
-        self.motions = self.stats.normalize(raw)
-        self.asked: list[tuple[Condition, Tensor, SamplerOptions, float]] = []
+    asked: list[tuple[Condition, Samples]]
 
-    def sample(self, condition, lengths, sampler, guidance, generator=None, start=None) -> Tensor:
-        self.asked.append((condition, lengths, sampler, guidance))
+    @staticmethod
+    def of(raw: Tensor) -> "ScriptedGenerator":
+        scripted = ScriptedGenerator(**vars(tiny_generator(KIT)))
+        scripted.motions, scripted.asked = scripted.stats.normalize(raw), []
+        return scripted
+
+    def draw(self, condition, lengths, rng=None, noise=None, step_noise=None, start=None) -> Tensor:
+        self.asked.append((condition, lengths))
         return self.motions
 
 
@@ -58,15 +69,15 @@ class Spy(MDMGenerator):
         return spy
 
     def with_model(self, model: nn.Module) -> "Spy":
-        other = Spy(**{**{k: v for k, v in vars(self).items() if k != "calls"}, "model": model})
+        other = replace(self, model=model)
         other.calls = []
         return other
 
-    def denoising_error(self, motion, lengths, t, noise, condition, drop_text=None) -> Tensor:
+    def error(self, samples, t, noise, condition, drop_text=None) -> Tensor:
         self.calls.append(
             {
-                "motion": motion,
-                "lengths": lengths,
+                "motion": samples.x,
+                "lengths": samples.lengths,
                 "t": t,
                 "noise": noise,
                 "condition": condition,
@@ -74,16 +85,22 @@ class Spy(MDMGenerator):
                 "training": self.model.training,
             }
         )
-        return super().denoising_error(motion, lengths, t, noise, condition, drop_text)
+        return super().error(samples, t, noise, condition, drop_text)
 
 
-def make_batch(seed: int = 0, frames: int = 12) -> MotionBatch:
+def make_winners(seed: int = 0, frames: int = 12) -> Samples:
     """Four normalised KIT motions of 12, 8, 12 and 4 frames, zero beyond their length."""
     lengths = torch.tensor(LENGTHS)
     rng = torch.Generator().manual_seed(seed)
     motion = torch.randn(4, frames, KIT.feature_dim, generator=rng)
-    motion = motion * length_mask(lengths, frames).unsqueeze(-1)
-    return MotionBatch(motion, lengths, CAPTIONS, [()] * 4, [f"{i:06d}" for i in range(4)])
+    return Samples(zero_padding(motion, lengths), lengths)
+
+
+def make_batch(seed: int = 0, frames: int = 12) -> MotionBatch:
+    """The same four motions raw, as a dataset gives them."""
+    winners = make_winners(seed, frames)
+    raw = zero_padding(tiny_stats(KIT).denormalize(winners.x), winners.frames)
+    return MotionBatch(raw, winners.frames, CAPTIONS, [()] * 4, [key.clip for key in KEYS])
 
 
 def make_condition() -> Condition:

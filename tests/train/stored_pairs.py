@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from data_loaders.skeleton import KIT
+from model.seam import Samples
 from tests.train.fakes import CAPTIONS, LENGTHS
 from train.preference.fixed_pairs import PairIndex, PairKey, shard_path, write_shard
 from train.preference.pairs import Candidates
@@ -33,5 +34,6 @@ def write_pairs(folder: Path, batch_size: int = 3, reward: str = "tmr") -> Path:
         rows = slice(number * batch_size, (number + 1) * batch_size)
         raw = raw_candidates(rows)
         lengths = torch.tensor([key.length for key in shard])
-        write_shard(shard_path(folder, number), Candidates(raw, raw, REWARDS[rows]), lengths)
+        samples = Samples(raw.flatten(0, 1), lengths.repeat_interleave(K))
+        write_shard(shard_path(folder, number), Candidates(samples, samples, REWARDS[rows]))
     return folder

@@ -18,8 +18,7 @@ import torch
 
 from data_loaders.humanml import open_dataset
 from data_loaders.skeleton import HUMANML
-from model.mdm.checkpoints import save_checkpoint
-from prepare import synthetic
+from prepare.procedural import dataset as synthetic
 from tests.model.tiny import tiny_generator
 from tests.tmr.tiny import tiny_tmr
 from tests.train.scripts import PREFERENCE, read_metrics, run_main
@@ -46,7 +45,7 @@ class Chain:
         generator = tiny_generator(HUMANML, arch="trans_dec", cond_mask_prob=0.1)
         generator = replace(generator, stats=stats)
         args = {"dataset": "tiny", "data_dir": str(self.data)}
-        self.base = save_checkpoint(root / "base", 1, generator, args=args)
+        self.base = generator.save(root / "base", 1, None, args)
         tiny_tmr(features=HUMANML.feature_dim).save(root / "reward")
 
     def common(self) -> list[str]:

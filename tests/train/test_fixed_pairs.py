@@ -8,8 +8,17 @@ import torch
 from data_loaders.captions import Caption
 from data_loaders.humanml import DatasetFolder, Entry, MotionDataset
 from data_loaders.skeleton import HUMANML, KIT
+from model.seam import Samples
 from tests.model.tiny import tiny_generator, tiny_stats
-from tests.train.fakes import CAPTIONS, LENGTHS, FirstFeature, make_batch, make_condition
+from tests.train.fakes import (
+    CAPTIONS,
+    KEYS,
+    LENGTHS,
+    FirstFeature,
+    make_batch,
+    make_condition,
+    make_winners,
+)
 from tests.train.stored_pairs import EXTRA, REWARDS, raw_candidates, write_pairs
 from train.preference.fixed_pairs import FixedPairs, PairStore, shard_path
 from train.preference.methods import METHODS
@@ -24,10 +33,11 @@ def folder(tmp_path):
     return write_pairs(tmp_path / "pairs")
 
 
-def draw(folder, method: str, frames: int = 12):
-    policy = tiny_generator(KIT)
+def draw(folder, method: str, **changes):
+    policy, batch = tiny_generator(KIT, **changes), make_batch()
     pairs = FixedPairs(policy, FirstFeature(), PairStore(folder), METHODS[method][0])
-    return pairs(make_batch(frames=frames), make_condition(), None)
+    winners = policy.encode(Samples(batch.motion, batch.lengths))
+    return pairs(winners, KEYS, make_condition(), None)
 
 
 def dataset_of(folder, captions=CAPTIONS, extra: int = EXTRA, skeleton=KIT) -> MotionDataset:
@@ -49,46 +59,43 @@ def test_every_motion_comes_back_to_the_last_bit(folder) -> None:
         assert torch.equal(worst, raw[row, WORST[row], : length + EXTRA])
 
 
-@pytest.mark.parametrize("frames", [12, 30])
-def test_generated_pairs_are_the_stored_best_and_worst_cut_to_the_crop(folder, frames) -> None:
-    found, raw = draw(folder, "modipo_t", frames), raw_candidates(slice(None))
-    batch, stats = make_batch(frames=frames), tiny_stats(KIT)
+@pytest.mark.parametrize(("mask_frames", "frames"), [(True, 12), (False, KIT.max_length)])
+def test_generated_pairs_are_the_stored_best_and_worst_cut_to_the_crop(
+    folder, mask_frames: bool, frames: int
+) -> None:
+    found = draw(folder, "modipo_t", mask_frames=mask_frames)
+    raw, stats = raw_candidates(slice(None)), tiny_stats(KIT)
     for motions, index in ((found.preferred, BEST), (found.unpreferred, WORST)):
-        assert motions.shape == batch.motion.shape
-        assert not motions[~batch.mask].any(), "as in the dataset"
+        assert motions.x.shape == (4, frames, KIT.feature_dim)
+        assert not motions.x[~motions.mask].any(), "as in the dataset"
         for row, length in enumerate(LENGTHS):
             expected = stats.normalize(raw[row, index[row], :length])
-            torch.testing.assert_close(motions[row, :length], expected)
+            torch.testing.assert_close(motions.x[row, :length], expected)
     assert torch.equal(found.reward_preferred, REWARDS.amax(dim=1))
     assert torch.equal(found.reward_unpreferred, REWARDS.amin(dim=1))
 
 
 def test_offline_pairs_prefer_the_clip_of_the_dataset(folder) -> None:
     found = draw(folder, "offline_dpo")
-    assert torch.equal(found.preferred, make_batch().motion)
-    assert torch.equal(found.unpreferred, draw(folder, "modipo_t").unpreferred)
-    raw = tiny_stats(KIT).denormalize(make_batch().motion)
-    expected = FirstFeature().score(raw, torch.tensor(LENGTHS), CAPTIONS)
+    torch.testing.assert_close(found.preferred.x, make_winners().x, rtol=1e-4, atol=1e-5)
+    assert torch.equal(found.unpreferred.x, draw(folder, "modipo_t").unpreferred.x)
+    batch = make_batch()
+    expected = FirstFeature().score(Samples(batch.motion, batch.lengths), CAPTIONS)
     torch.testing.assert_close(found.reward_preferred, expected)
 
 
 def test_pairs_are_found_by_clip_and_caption_not_by_position(folder) -> None:
-    store, batch = PairStore(folder), make_batch()
-    order = [2, 0, 3, 1]
-    shuffled = type(batch)(
-        batch.motion[order],
-        batch.lengths[order],
-        [batch.captions[i] for i in order],
-        batch.tokens,
-        [batch.names[i] for i in order],
-    )
-    for straight, mixed in zip(store.lookup(batch), store.lookup(shuffled), strict=True):
-        assert torch.equal(straight[order], mixed)
+    store, lengths, order = PairStore(folder), torch.tensor(LENGTHS), [2, 0, 3, 1]
+    straight = store.lookup(KEYS, lengths)
+    mixed = store.lookup([KEYS[i] for i in order], lengths[order])
+    assert torch.equal(straight.best.x[order], mixed.best.x)
+    assert torch.equal(straight.worst.x[order], mixed.worst.x)
+    assert torch.equal(straight.rewards[order], mixed.rewards)
 
 
 def test_only_clips_and_captions_with_pairs_are_trained_on(folder) -> None:
     store, data = PairStore(folder), dataset_of(folder)
-    store.check(data, tiny_generator(KIT))
+    store.check(data, KIT)
     extra = Entry("000009", 0, 40, (Caption("nobody generated this", ()),))
     data.entries.append(extra)
     chosen = store.restrict(data)
@@ -100,12 +107,12 @@ def test_only_clips_and_captions_with_pairs_are_trained_on(folder) -> None:
 @pytest.mark.parametrize("changes", [{"captions": CAPTIONS[::-1]}, {"extra": 8}])
 def test_pairs_of_another_dataset_are_refused(folder, changes) -> None:
     with pytest.raises(UserError, match="its clip 000000 of 16 frames with the caption"):
-        PairStore(folder).check(dataset_of(folder, **changes), tiny_generator(KIT))
+        PairStore(folder).check(dataset_of(folder, **changes), KIT)
 
 
 def test_pairs_of_another_width_are_refused(folder) -> None:
     with pytest.raises(UserError, match="have 251 features, the model has 263"):
-        PairStore(folder).check(dataset_of(folder), tiny_generator(HUMANML))
+        PairStore(folder).check(dataset_of(folder), HUMANML)
 
 
 def test_a_cut_off_file_is_named(folder) -> None:

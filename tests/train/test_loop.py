@@ -1,139 +1,116 @@
-"""The loop: schedule, resume, averages and refusals, on a linear regression."""
+"""The loop: schedule, averages, what is logged and saved, and what never is."""
 
-import json
-from collections.abc import Iterator
+import math
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import nn
 
+from tests.train.regression import Regression, options_for, train
+from tests.train.scripts import contents, read_metrics
 from train.loop import (
     LoopOptions,
     StepResult,
     Trainer,
     WeightAverage,
     learning_rate,
-    read_best,
     start_run,
 )
 from utils.errors import UserError
-from utils.files import save_tensors
-
-
-class Regression:
-    """y = 2x with noise drawn from the step's generator."""
-
-    def __init__(self, width: int = 1) -> None:
-        torch.manual_seed(0)
-        self.module = nn.Sequential(nn.Linear(width, 1), nn.Dropout(0.1))
-
-    def batches(self, epoch: int) -> Iterator[torch.Tensor]:
-        rng = torch.Generator().manual_seed(epoch)
-        yield from torch.rand(4, 8, 1, generator=rng)
-
-    def batches_per_epoch(self) -> int:
-        return 4
-
-    def step(self, batch, step, rng) -> StepResult:
-        target = 2 * batch + 0.01 * torch.randn(batch.shape, generator=rng)
-        loss = (self.module(batch) - target).square().mean()
-        return StepResult(loss, {})
-
-    def validate(self) -> dict[str, float]:
-        self.module.eval()
-        score = (self.module(torch.ones(1, 1)) - 2).abs().item()
-        self.module.train()
-        return {"score": score}
-
-    def save(self, save_dir, step, average, best):
-        path = save_dir / f"model{step:09d}.pt"
-        save_tensors(path, self.module.state_dict())
-        return path
-
-    def state_dict(self):
-        return {}
-
-    def load_state_dict(self, state):
-        pass
-
-
-def options_for(folder, **changes) -> LoopOptions:
-    return LoopOptions(
-        save_dir=str(folder),
-        device="cpu",
-        lr=0.05,
-        train_platform_type="NoPlatform",
-        **{"num_steps": 30, "val_interval": 10, "save_interval": 15, **changes},
-    )
-
-
-def train(folder, **changes) -> Regression:
-    task, options = Regression(), options_for(folder, **changes)
-    accelerator = start_run(options)
-    Trainer(task, options, accelerator).run()
-    return task
+from utils.files import load_tensors, read_json
 
 
 def test_learns_logs_and_names_the_best(tmp_path) -> None:
     task = train(tmp_path / "run", num_steps=200)
     assert task.validate()["score"] < 0.5
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    losses = [json.loads(line)["loss"] for line in lines if "loss" in json.loads(line)]
+    losses = [line["loss"] for line in read_metrics(tmp_path / "run") if "loss" in line]
     assert losses[-1] < losses[0]
-    best = read_best(tmp_path / "run")
+    best = read_json(tmp_path / "run" / "best.json")
     assert (tmp_path / "run" / best["path"]).is_file()
 
 
-def test_a_resumed_run_equals_an_unbroken_one(tmp_path) -> None:
-    whole = train(tmp_path / "whole")
-    train(tmp_path / "parts", num_steps=15)
-    parts = train(tmp_path / "parts", resume=True)
-    for a, b in zip(whole.module.parameters(), parts.module.parameters(), strict=True):
-        assert torch.equal(a, b)
+def test_the_task_names_what_the_progress_bar_shows(tmp_path, capsys) -> None:
+    train(tmp_path)
+    shown = capsys.readouterr().err.splitlines()[-1]
+    assert "loss=" in shown
+    assert "slope=" in shown
 
 
-def test_an_interrupted_run_leaves_no_superseded_checkpoint(tmp_path, monkeypatch) -> None:
-    whole_step = Regression.step
-
-    def interrupted(self, batch, step, rng):
-        if step == 8:
-            raise KeyboardInterrupt
-        return whole_step(self, batch, step, rng)
-
-    monkeypatch.setattr(Regression, "step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, val_interval=5)
-    monkeypatch.setattr(Regression, "step", whole_step)
-    train(tmp_path, val_interval=5, resume=True)
-    kept = {path.name for path in tmp_path.glob("model*.pt")}
-    asked = {"model000000015.pt", "model000000030.pt"}
-    assert kept == asked | {read_best(tmp_path)["path"]}
-
-
-def test_resume_needs_a_checkpoint_of_the_same_architecture(tmp_path) -> None:
-    with pytest.raises(UserError, match="does not exist"):
-        train(tmp_path / "empty", resume=True)
-    train(tmp_path / "run")
-    options = options_for(tmp_path / "run", resume=True)
-    with pytest.raises(UserError, match="another architecture"):
-        Trainer(Regression(width=2), options, start_run(options)).run()
-
-
-def test_an_existing_folder_is_refused(tmp_path) -> None:
-    train(tmp_path / "run")
+def test_an_existing_folder_is_refused_and_left_alone(tmp_path) -> None:
+    train(tmp_path)
+    before = contents(tmp_path)
     with pytest.raises(UserError, match="already holds files"):
-        train(tmp_path / "run")
+        train(tmp_path)
+    assert contents(tmp_path) == before
 
 
-def test_a_diverged_loss_stops_with_advice(tmp_path) -> None:
+def test_a_run_that_fails_before_its_first_step_leaves_no_folder(tmp_path) -> None:
+    class Unfit(Regression):
+        def __init__(self, *arguments) -> None:
+            raise UserError("the data do not fit")
+
+    with pytest.raises(UserError, match="do not fit"):
+        train(tmp_path / "save" / "run", Unfit)
+    assert not (tmp_path / "save").exists()
+
+
+@pytest.mark.parametrize("factor", [math.nan, math.inf])
+def test_a_diverged_loss_stops_with_advice_and_keeps_the_weights(tmp_path, factor) -> None:
     class Diverged(Regression):
         def step(self, batch, step, rng):
-            return StepResult(self.module(batch).mean() * float("nan"), {})
+            return StepResult(self.module(batch).mean() * factor, {})
 
     options = options_for(tmp_path)
-    with pytest.raises(UserError, match="lower --lr"):
-        Trainer(Diverged(), options, Accelerator(cpu=True)).run()
+    task = Diverged(options)
+    before = [parameter.clone() for parameter in task.module.parameters()]
+    with pytest.raises(UserError, match=r"loss of step 1 is (nan|inf|-inf), .*lower --lr"):
+        Trainer(task, options, start_run(options)).run()
+    assert all(map(torch.equal, before, task.module.parameters()))
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def test_a_gradient_that_is_no_number_is_never_applied(tmp_path) -> None:
+    class Sharp(Regression):
+        """From step 12 on the loss is 0 and its gradient, that of a root there, infinite."""
+
+        def step(self, batch, step, rng):
+            if step < 11:
+                return super().step(batch, step, rng)
+            return StepResult((self.module(batch) * 0).abs().sum().sqrt(), {})
+
+    with pytest.raises(UserError, match=r"loss of step 12 is 0, its gradient norm nan"):
+        train(tmp_path, Sharp, val_interval=10)
+    state = load_tensors(tmp_path / "resume.pt")
+    assert state["step"] == 10
+    assert all(value.isfinite().all() for value in state["module"].values())
+
+
+def test_weights_that_are_no_numbers_are_never_saved(tmp_path) -> None:
+    task = None
+
+    class Broken(Regression):
+        def validate(self):
+            nonlocal task
+            task = self
+            with torch.no_grad():
+                self.module[0].bias.fill_(math.nan)
+            return {"score": 0.0}
+
+    with pytest.raises(UserError, match=r"weights 0\.bias are not finite and were not saved"):
+        train(tmp_path, Broken)
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def test_a_score_that_is_no_number_is_never_the_best(tmp_path, capsys) -> None:
+    class Unsure(Regression):
+        def validate(self):
+            scores = iter((math.nan, 3.0, -math.inf))
+            self.scores = getattr(self, "scores", scores)
+            return {"score": next(self.scores)}
+
+    train(tmp_path, Unsure)
+    assert read_json(tmp_path / "best.json")["step"] == 20
+    assert capsys.readouterr().out.count("is not kept as the best") == 2
 
 
 @pytest.mark.parametrize(

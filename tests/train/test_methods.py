@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.train.fakes import FirstFeature, Spy, make_batch
+from model.seam import Samples
+from tests.train.fakes import CAPTIONS, KEYS, FirstFeature, Spy, make_batch, make_winners
 from tests.train.stored_pairs import write_pairs
 from tests.train.test_train_sopo import disturb, rng
 from train.preference.fixed_pairs import PairStore
@@ -55,19 +56,17 @@ def test_the_table_of_methods_is_the_paper_s() -> None:
 
 def drawn_by_hand(task: PreferenceTask, store: PairStore) -> tuple[dict[str, Tensor], Tensor]:
     """The motions that a step may compare, by the table's words, and the rewards ``[4, K]``."""
-    batch, generator = make_batch(), rng()
-    torch.randint(8, (4,), generator=generator)
-    policy, stats = task.policy, task.policy.stats
-    condition = policy.encode_text(batch.captions)
-    drawn = task.candidates(batch, condition, generator)
-    rows = torch.arange(4)
-    stored = [stats.normalize(m) * batch.mask.unsqueeze(-1) for m in store.lookup(batch)[:2]]
+    winners, policy = make_winners(), task.policy
+    condition = policy.encode_text(CAPTIONS)
+    drawn = task.algorithm.candidates(winners, CAPTIONS, condition, redrawn())
+    generated = drawn.samples.x.view(4, -1, *winners.x.shape[1:])
+    rows, stored = torch.arange(4), store.lookup(KEYS, winners.frames)
     motions = {
-        "dataset": batch.motion,
-        "best": drawn.motions[rows, drawn.rewards.argmax(1)],
-        "worst": drawn.motions[rows, drawn.rewards.argmin(1)],
-        "fixed preferred": stored[0],
-        "fixed unpreferred": stored[1],
+        "dataset": winners.x,
+        "best": generated[rows, drawn.rewards.argmax(1)],
+        "worst": generated[rows, drawn.rewards.argmin(1)],
+        "fixed preferred": policy.encode(stored.best).x,
+        "fixed unpreferred": policy.encode(stored.worst).x,
     }
     return motions, drawn.rewards
 
@@ -90,9 +89,10 @@ def test_each_method_compares_the_motions_of_its_row(method: str, store: PairSto
 
 def error_differences(task: PreferenceTask, call: dict) -> tuple[Tensor, Tensor]:
     """Policy minus reference ``[4]`` of winners and losers, for the inputs of one call."""
-    inputs = [call[name] for name in ("motion", "lengths", "t", "noise", "condition")]
+    samples = Samples(call["motion"], call["lengths"])
+    inputs = (samples, call["t"], call["noise"], call["condition"])
     with torch.no_grad():
-        difference = task.policy.denoising_error(*inputs) - task.reference.denoising_error(*inputs)
+        difference = task.policy.error(*inputs) - task.algorithm.reference.error(*inputs)
     return difference.chunk(2)
 
 
@@ -113,16 +113,16 @@ def test_gate_and_weight_of_semi_online_methods(method: str, store: PairStore) -
     task = make_task(method, store)
     _, rewards = drawn_by_hand(task, store)
     worst = rewards.amin(dim=1)
-    task.threshold.tau = float(worst.median())
+    task.algorithm.threshold.tau = float(worst.median())
     found = task.step(make_batch(), 0, rng())
     winner, loser = error_differences(task, task.policy.calls[0])
     ((_, _, gate, weighted),) = TABLE[method]
-    opened = {"below_tau": worst < task.threshold.tau, "never": worst < -1}[gate]
+    opened = {"below_tau": worst < task.algorithm.threshold.tau, "never": worst < -1}[gate]
     assert gate == "never" or 0 < opened.sum() < 4
     beta_w = torch.full((4,), BETA)
     if weighted:
-        batch = make_batch()
-        pairs = task.sources[0](batch, task.policy.encode_text(batch.captions), redrawn())
+        condition = task.policy.encode_text(CAPTIONS)
+        pairs = task.algorithm.sources[0](make_winners(), KEYS, condition, redrawn())
         beta_w = BETA * (C - pairs.similarity)
     z = -8 * (beta_w * winner - opened * BETA * loser)
     assert found.loss.item() == pytest.approx(-F.logsigmoid(z).mean().item(), rel=1e-4)
@@ -144,8 +144,8 @@ def test_combined_is_the_sum_of_offline_and_online(store: PairStore) -> None:
     online = make_task("online_dpo", store).step(make_batch(), 0, rng())
     call = combined.policy.calls[0]
     task = make_task("offline_dpo", store)
-    pairs = task.sources[0](make_batch(), call["condition"][:4], None)
-    offline, _ = task.pair_loss(pairs, call["t"][:4], call["noise"][:4])
+    pairs = task.algorithm.sources[0](make_winners(), KEYS, call["condition"][:4], None)
+    offline, _ = task.algorithm.pair_loss(pairs, call["t"][:4], call["noise"][:4])
     expected = online.loss.item() + offline.loss.mean().item()
     assert total.loss.item() == pytest.approx(expected, rel=1e-5)
     kinds = {name.split("/")[0] for name in total.metrics}
@@ -155,7 +155,7 @@ def test_combined_is_the_sum_of_offline_and_online(store: PairStore) -> None:
 def test_methods_without_online_pairs_generate_nothing(store: PairStore) -> None:
     for method in ("offline_dpo", "modipo_t", "sft"):
         task = make_task(method, store)
-        task.candidates = None
+        task.algorithm.candidates = None
         task.step(make_batch(), 0, rng()).loss.backward()
         assert any(p.grad.abs().max() > 0 for p in task.module.parameters() if p.grad is not None)
 

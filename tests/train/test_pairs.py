@@ -5,12 +5,21 @@ import torch
 from torch import Tensor
 
 from data_loaders.skeleton import KIT
-from model.mdm.generator import MotionGenerator, SamplerOptions
+from model.seam import MotionGenerator, Samples
 from tests.model.tiny import tiny_generator
-from tests.train.fakes import LENGTHS, FirstFeature, ScriptedGenerator, make_batch, make_condition
+from tests.train.fakes import (
+    CAPTIONS,
+    KEYS,
+    LENGTHS,
+    FirstFeature,
+    ScriptedGenerator,
+    make_condition,
+    make_winners,
+)
+from train.preference.gate import RewardThreshold
 from train.preference.losses import preferred_weight
 from train.preference.methods import METHODS
-from train.preference.pairs import CandidateSampler, OnlinePairs, PreferenceBatch, RewardThreshold
+from train.preference.pairs import CandidateSampler, OnlinePairs, PreferenceBatch
 
 K = 3
 LEVELS = torch.tensor([[2.0, -1.0, 0.0], [1.0, 2.0, 3.0], [0.0, -2.0, -3.0], [-1.0, -0.5, 4.0]])
@@ -26,9 +35,9 @@ def raw_candidates(frames: int = 12) -> Tensor:
 
 
 def make_pairs(
-    raw: Tensor, tau: float = 0.5, method: str = "sopo", space: str = "reward", **changes
+    raw: Tensor, tau: float = 0.5, method: str = "sopo", space: str = "reward"
 ) -> OnlinePairs:
-    candidates = CandidateSampler(ScriptedGenerator(raw), FirstFeature(), K, **changes)
+    candidates = CandidateSampler(ScriptedGenerator.of(raw), FirstFeature(), K)
     return OnlinePairs(candidates, RewardThreshold(tau, None), METHODS[method][0], space)
 
 
@@ -38,7 +47,7 @@ def policy_pairs(policy: MotionGenerator, method: str = "sopo") -> OnlinePairs:
 
 
 def draw(pairs: OnlinePairs) -> PreferenceBatch:
-    return pairs(make_batch(), make_condition(), None)
+    return pairs(make_winners(), KEYS, make_condition(), None)
 
 
 def test_the_unpreferred_motion_is_the_worst_of_k_by_reward() -> None:
@@ -48,8 +57,8 @@ def test_the_unpreferred_motion_is_the_worst_of_k_by_reward() -> None:
     torch.testing.assert_close(found.reward_candidates, LEVELS.sigmoid(), rtol=1e-4, atol=1e-5)
     candidates = pairs.candidates.policy.stats.normalize(raw).view(4, K, 12, -1)
     for row, (worst, length) in enumerate(zip(WORST, LENGTHS, strict=True)):
-        assert torch.equal(found.unpreferred[row, :length], candidates[row, worst, :length])
-        assert not found.unpreferred[row, length:].any(), "as in the dataset"
+        assert torch.equal(found.unpreferred.x[row, :length], candidates[row, worst, :length])
+        assert not found.unpreferred.x[row, length:].any(), "as in the dataset"
     torch.testing.assert_close(
         found.reward_unpreferred, found.reward_candidates.min(1).values, rtol=0, atol=0
     )
@@ -58,10 +67,14 @@ def test_the_unpreferred_motion_is_the_worst_of_k_by_reward() -> None:
 def test_only_rewards_below_tau_open_the_gate() -> None:
     found = draw(make_pairs(raw_candidates(), tau=0.3))
     worst = torch.tensor([-1.0, 1.0, -3.0, -1.0]).sigmoid()
-    assert found.use_unpreferred.tolist() == (worst < 0.3).tolist() == [True, False, True, True]
-    assert found.tau == 0.3
+    assert (
+        found.gate.use_unpreferred.tolist() == (worst < 0.3).tolist() == [True, False, True, True]
+    )
+    assert found.gate.tau == 0.3
     level = found.reward_unpreferred[0].item()
-    assert not draw(make_pairs(raw_candidates(), tau=level)).use_unpreferred[0], "strictly below"
+    assert not draw(make_pairs(raw_candidates(), tau=level)).gate.use_unpreferred[0], (
+        "strictly below"
+    )
 
 
 def test_the_reward_sees_raw_motions_of_winners_and_candidates() -> None:
@@ -69,39 +82,39 @@ def test_the_reward_sees_raw_motions_of_winners_and_candidates() -> None:
     pairs = make_pairs(raw)
     found = draw(pairs)
     seen_candidates, seen_winners = pairs.candidates.reward.seen
-    valid = make_batch().mask.repeat_interleave(K, dim=0)
+    valid = make_winners().mask.repeat_interleave(K, dim=0)
     torch.testing.assert_close(seen_candidates[valid], raw[valid], rtol=1e-4, atol=1e-4)
-    winners = pairs.candidates.policy.stats.denormalize(make_batch().motion)
-    assert torch.equal(seen_winners, winners)
-    expected = pairs.candidates.reward.score(winners, torch.tensor(LENGTHS), make_batch().captions)
+    winners = pairs.candidates.policy.decode(make_winners())
+    assert torch.equal(seen_winners, winners.x)
+    expected = pairs.candidates.reward.score(winners, CAPTIONS)
     assert torch.equal(found.reward_preferred, expected)
 
 
 def test_every_caption_is_sampled_k_times_with_its_length() -> None:
-    options = SamplerOptions("ddim", 5)
-    pairs = make_pairs(raw_candidates(), sampler=options, guidance=1.5)
+    pairs = make_pairs(raw_candidates())
     draw(pairs)
-    condition, lengths, sampler, guidance = pairs.candidates.policy.asked[0]
+    condition, lengths = pairs.candidates.policy.asked[0]
     assert len(pairs.candidates.policy.asked) == 1, "all candidates come from one call"
     assert lengths.tolist() == [n for n in LENGTHS for _ in range(K)]
     assert torch.equal(condition.tokens, make_condition().tokens.repeat_interleave(K, 0))
-    assert (sampler, guidance) == (options, 1.5)
 
 
 @pytest.mark.parametrize("frames", [12, 30])
 def test_the_pair_has_the_frames_of_the_batch(frames: int) -> None:
     """Sampling gives the longest length; a batch may be padded further (or less)."""
-    found = make_pairs(raw_candidates())(make_batch(frames=frames), make_condition(), None)
-    assert found.unpreferred.shape == found.preferred.shape == (4, frames, KIT.feature_dim)
+    winners = make_winners(frames=frames)
+    found = make_pairs(raw_candidates())(winners, KEYS, make_condition(), None)
+    assert found.unpreferred.x.shape == found.preferred.x.shape == (4, frames, KIT.feature_dim)
 
 
 def test_no_gradient_flows_into_a_pair() -> None:
     policy = tiny_generator(KIT)
     pairs = policy_pairs(policy)
-    batch = make_batch()
-    found = pairs(batch, policy.encode_text(batch.captions), torch.Generator().manual_seed(0))
+    condition = policy.encode_text(CAPTIONS)
+    found = pairs(make_winners(), KEYS, condition, torch.Generator().manual_seed(0))
     tensors = [value for value in vars(found).values() if isinstance(value, Tensor)]
-    assert len(tensors) == 8
+    tensors += [found.preferred.x, found.unpreferred.x, found.gate.use_unpreferred]
+    assert len(tensors) == 7
     assert not any(value.requires_grad for value in tensors)
     assert found.reward_candidates.shape == (4, 2)
 
@@ -109,13 +122,12 @@ def test_no_gradient_flows_into_a_pair() -> None:
 def test_candidates_come_from_the_present_policy() -> None:
     policy = tiny_generator(KIT)
     pairs = policy_pairs(policy)
-    batch = make_batch()
-    condition = policy.encode_text(batch.captions)
-    first = pairs(batch, condition, torch.Generator().manual_seed(0))
+    winners, condition = make_winners(), policy.encode_text(CAPTIONS)
+    first = pairs(winners, KEYS, condition, torch.Generator().manual_seed(0))
     with torch.no_grad():
         policy.model.output_process.poseFinal.bias += 1
-    second = pairs(batch, condition, torch.Generator().manual_seed(0))
-    assert (first.unpreferred - second.unpreferred)[batch.mask].abs().min() > 1e-3
+    second = pairs(winners, KEYS, condition, torch.Generator().manual_seed(0))
+    assert (first.unpreferred.x - second.unpreferred.x)[winners.mask].abs().min() > 1e-3
 
 
 def moved_towards(winners: Tensor, candidates: Tensor, share: float) -> Tensor:
@@ -125,7 +137,7 @@ def moved_towards(winners: Tensor, candidates: Tensor, share: float) -> Tensor:
 @pytest.mark.parametrize("space", ["reward", "features"])
 def test_the_weight_falls_as_the_winner_gets_closer_to_the_candidates(space: str) -> None:
     raw = raw_candidates()
-    winners = ScriptedGenerator(raw).stats.denormalize(make_batch().motion)
+    winners = ScriptedGenerator.of(raw).stats.denormalize(make_winners().x)
     weights = []
     for share in (0.0, 0.3, 0.6, 0.9, 1.0):
         pairs = make_pairs(moved_towards(winners, raw, share), space=space)
@@ -138,9 +150,9 @@ def test_the_weight_falls_as_the_winner_gets_closer_to_the_candidates(space: str
 
 def test_similarity_is_the_smallest_over_the_candidates() -> None:
     """One candidate far away is enough, wherever it stands."""
-    raw = ScriptedGenerator(raw_candidates()).stats.denormalize(make_batch().motion)
+    raw = ScriptedGenerator.of(raw_candidates()).stats.denormalize(make_winners().x)
     copies = raw.repeat_interleave(K, dim=0)
-    opposite = 2 * ScriptedGenerator(raw).stats.mean - copies
+    opposite = 2 * ScriptedGenerator.of(raw_candidates()).stats.mean - copies
     for position in range(K):
         mixed = copies.clone()
         mixed[position::K] = opposite[position::K]
@@ -151,10 +163,10 @@ def test_similarity_is_the_smallest_over_the_candidates() -> None:
 def test_feature_space_compares_normalised_motion_over_valid_frames() -> None:
     raw = raw_candidates()
     pairs = make_pairs(raw, space="features")
-    batch, found = make_batch(), draw(pairs).similarity
+    winners, found = make_winners(), draw(pairs).similarity
     candidates = pairs.candidates.policy.stats.normalize(raw).view(4, K, 12, -1)
     for row, length in enumerate(LENGTHS):
-        winner = batch.motion[row, :length].flatten()
+        winner = winners.x[row, :length].flatten()
         others = candidates[row, :, :length].flatten(1)
         cosine = torch.cosine_similarity(winner[None], others).min()
         assert found[row].item() == pytest.approx((cosine.item() + 1) / 2, abs=1e-5)
@@ -163,12 +175,10 @@ def test_feature_space_compares_normalised_motion_over_valid_frames() -> None:
 def test_reward_space_compares_embeddings_of_raw_motions() -> None:
     raw = raw_candidates()
     pairs = make_pairs(raw)
-    batch, found = make_batch(), draw(pairs).similarity
-    lengths = torch.tensor(LENGTHS)
-    winners = pairs.candidates.reward.embed_motions(
-        pairs.candidates.policy.stats.denormalize(batch.motion), lengths
-    )
-    others = pairs.candidates.reward.embed_motions(raw, lengths.repeat_interleave(K)).view(4, K, -1)
+    found, embed = draw(pairs).similarity, pairs.candidates.reward.embed
+    winners = embed(pairs.candidates.policy.decode(make_winners()))
+    lengths = torch.tensor(LENGTHS).repeat_interleave(K)
+    others = embed(Samples(raw, lengths)).view(4, K, -1)
     cosine = torch.cosine_similarity(winners[:, None], others, dim=-1).min(dim=1).values
     torch.testing.assert_close(found, (cosine + 1) / 2, rtol=1e-4, atol=1e-5)
     assert (found - draw(make_pairs(raw, space="features")).similarity).abs().max() > 0.01
@@ -211,9 +221,9 @@ def test_the_sampler_feeds_the_threshold_after_using_it() -> None:
     pairs.threshold = RewardThreshold(None, 0.5)
     pairs.threshold.observe(torch.full((4,), 0.9))
     first = draw(pairs)
-    assert first.tau == pytest.approx(0.9)
+    assert first.gate.tau == pytest.approx(0.9)
     assert list(pairs.threshold.recent)[4:] == first.reward_unpreferred.tolist()
-    assert draw(pairs).tau < 0.9
+    assert draw(pairs).gate.tau < 0.9
 
 
 def test_a_restored_threshold_goes_on_as_before() -> None:

@@ -1,22 +1,31 @@
 """What the safeguards promise: which losers count, how margins are weighted, and by how much."""
 
+from dataclasses import fields
+
 import pytest
 import torch
 from torch import Tensor
 
-from diffusion.schedule import NoiseSchedule
-from model.mdm.generator import StartPoint
-from tests.train.fakes import FirstFeature, ScriptedGenerator, make_batch, make_condition
+from diffusion.sampling import StartPoint
+from model.seam import Generator
+from tests.train.fakes import (
+    CAPTIONS,
+    FirstFeature,
+    ScriptedGenerator,
+    make_condition,
+    make_winners,
+)
 from tests.train.test_pairs import K, raw_candidates
 from tests.train.test_train_sopo import disturb, draw_pairs, gradients, make_task
-from train.preference.pairs import CandidateSampler, RewardThreshold
+from train.preference.gate import RewardThreshold
+from train.preference.pairs import CandidateSampler
 from train.preference.safeguards import OMEGAS, SNR_CLIP, noisy_enough, omega_t
 from train.train_sopo import Options
 from utils.errors import UserError
 
 
-def schedule() -> NoiseSchedule:
-    return make_task().policy.diffusion.schedule
+def policy() -> Generator:
+    return make_task().policy
 
 
 def moved_task(**changes):
@@ -27,7 +36,7 @@ def moved_task(**changes):
 
 def loss_gradients(task, t: Tensor) -> list[Tensor]:
     pairs, _, noise = draw_pairs(task)
-    return gradients(task, task.pair_loss(pairs, t, noise)[0].loss.sum())
+    return gradients(task, task.algorithm.pair_loss(pairs, t, noise)[0].loss.sum())
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
@@ -53,28 +62,28 @@ def test_below_the_share_the_loser_has_no_gradient_and_from_it_on_all_of_it() ->
 
 def test_the_loser_s_weight_scales_its_implicit_reward_alone() -> None:
     pairs, t, noise = draw_pairs(whole := moved_task())
-    full = whole.pair_loss(pairs, t, noise)[0]
-    part = moved_task(loser_weight=0.3).pair_loss(pairs, t, noise)[0]
+    full = whole.algorithm.pair_loss(pairs, t, noise)[0]
+    part = moved_task(loser_weight=0.3).algorithm.pair_loss(pairs, t, noise)[0]
     torch.testing.assert_close(part.rejected, 0.3 * full.rejected)
     torch.testing.assert_close(part.chosen, full.chosen)
     assert full.rejected.abs().min() > 0
 
 
 def test_omega_is_one_on_average() -> None:
-    steps = torch.arange(schedule().num_timesteps)
+    steps = torch.arange(policy().levels)
     errors = torch.rand(len(steps)) + 0.1
-    assert torch.equal(omega_t("constant", steps, schedule(), errors), torch.ones(len(steps)))
-    assert omega_t("snr", steps, schedule(), errors).mean().item() == pytest.approx(1)
+    assert torch.equal(omega_t("constant", steps, policy(), errors), torch.ones(len(steps)))
+    assert omega_t("snr", steps, policy(), errors).mean().item() == pytest.approx(1)
 
 
 def test_omega_is_the_clipped_signal_to_noise_ratio_or_the_reference_s_error() -> None:
-    steps = torch.arange(schedule().num_timesteps)
+    steps = torch.arange(policy().levels)
     errors = torch.rand(len(steps)) + 0.1
-    snr = omega_t("snr", steps, schedule(), errors)
-    ratios = [float(a / (1 - a)) for a in schedule().alphas_cumprod]
+    snr = omega_t("snr", steps, policy(), errors)
+    ratios = [float(a / (1 - a)) for a in policy().signal(torch.arange(8))]
     for weight, ratio in zip((snr / snr[0]).tolist(), ratios, strict=True):
         assert weight == pytest.approx(min(ratio, SNR_CLIP) / SNR_CLIP, rel=1e-4)
-    relative = omega_t("relative", steps, schedule(), errors) * errors
+    relative = omega_t("relative", steps, policy(), errors) * errors
     torch.testing.assert_close(relative, errors.mean().expand(len(errors)))
 
 
@@ -82,10 +91,10 @@ def test_omega_is_the_clipped_signal_to_noise_ratio_or_the_reference_s_error() -
 def test_omega_multiplies_the_margin(omega: str) -> None:
     pairs, t, noise = draw_pairs(plain := moved_task())
     task = moved_task(omega=omega)
-    margin = plain.pair_loss(pairs, t, noise)[0].margin
-    weight = omega_t(omega, t, schedule(), task.errors(pairs, t, noise)[0].reference)
+    margin = plain.algorithm.pair_loss(pairs, t, noise)[0].margin
+    weight = omega_t(omega, t, policy(), task.algorithm.errors(pairs, t, noise)[0].reference)
     torch.testing.assert_close(
-        task.pair_loss(pairs, t, noise)[0].margin, weight * margin, rtol=1e-4, atol=1e-6
+        task.algorithm.pair_loss(pairs, t, noise)[0].margin, weight * margin, rtol=1e-4, atol=1e-6
     )
 
 
@@ -101,19 +110,17 @@ def test_an_anchored_threshold_keeps_to_the_first_rewards() -> None:
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
 def test_candidates_start_from_their_noised_clip(share: float) -> None:
-    given: list[StartPoint | None] = []
+    given: list[StartPoint] = []
 
     class Watched(ScriptedGenerator):
-        def sample(self, *arguments, start=None, **named):
+        def draw(self, *arguments, start=None, **named):
             given.append(start)
-            return super().sample(*arguments, **named)
+            return super().draw(*arguments, **named)
 
-    batch = make_batch()
-    CandidateSampler(Watched(raw_candidates()), FirstFeature(), K, start=share)(
-        batch, make_condition(), None
-    )
-    if share == 1:
-        assert given == [None]
-        return
+    winners, scripted = make_winners(), ScriptedGenerator.of(raw_candidates())
+    watched = Watched(**{f.name: getattr(scripted, f.name) for f in fields(scripted)})
+    watched.motions, watched.asked = scripted.motions, []
+    sampler = CandidateSampler(watched, FirstFeature(), K, start=share)
+    sampler(winners, CAPTIONS, make_condition(), None)
     assert given[0].share == share
-    assert torch.equal(given[0].motion, batch.motion.repeat_interleave(K, dim=0))
+    assert torch.equal(given[0].x, winners.x.repeat_interleave(K, dim=0))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.mdm.checkpoints import load_generator
+from model.families import load_generator
 from sample.results import load_results
 from tests.paths import ROOT
 from tests.train.scripts import Workspace, contents, read_metrics, run_main, same_weights
@@ -39,7 +39,7 @@ def test_train_mdm_writes_a_generator_that_loads(workspace: Workspace) -> None:
     args = read_json(workspace.base.parent / "args.json")
     assert (args["diffusion_steps"], args["use_ema"], args["dataset"]) == (4, True, "tiny")
     generator = load_generator(workspace.base)
-    motion = generator.sample(generator.encode_text(["a man walks"]), torch.tensor([8]))
+    motion = generator.draw(generator.encode_text(["a man walks"]), torch.tensor([8]))
     assert motion.shape == (1, 8, 263)
     assert torch.isfinite(motion).all()
 

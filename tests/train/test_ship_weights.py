@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from data_loaders.humanml import open_dataset
-from model.mdm.checkpoints import load_generator, read_weights
+from model.families import load_generator
+from model.mdm.checkpoints import read_weights
 from model.shipped import (
     CARD_FILE,
     EVALUATORS_FOLDER,

@@ -9,15 +9,13 @@ from train.stages import (
     Command,
     Stage,
     StageRunner,
-    changes,
-    format_time,
     go_on,
     is_stale,
     reason,
 )
 from train.train_sopo import Options
+from utils.cores import usable_cores
 from utils.files import read_json, write_json
-from utils.threads import usable_cores
 
 PROBE = """
 import os, sys, time
@@ -196,14 +194,6 @@ def test_a_training_goes_on_from_its_newest_state_or_starts_again(tmp_path) -> N
     assert wanted.arguments == ["train.x"]
 
 
-def test_changes_name_the_options_that_matter() -> None:
-    wanted = Options(save_dir="a", lr=2e-5, tau_quantile=0.1, device="cpu")
-    stored = {"save_dir": "b", "lr": 1e-5, "tau_quantile": 0.1, "provenance": {}, "device": "cuda"}
-    assert changes(stored, wanted) == ["--lr 1e-05 -> 2e-05"]
-    del stored["tau_quantile"]
-    assert "--tau_quantile None -> 0.1" in changes(stored, wanted), "missing = the default"
-
-
 def test_an_evaluation_is_stale_when_the_model_is_newer_or_its_options_differ(tmp_path) -> None:
     model, product = tmp_path / "model.pt", tmp_path / "table.json"
     assert not is_stale(product, Options(), [model])
@@ -214,10 +204,6 @@ def test_an_evaluation_is_stale_when_the_model_is_newer_or_its_options_differ(tm
     assert is_stale(product, Options(lr=0.25), [model])
     os.utime(product, (0, 0))
     assert is_stale(product, Options(lr=0.5), [model])
-
-
-def test_times_are_told_in_the_unit_that_fits() -> None:
-    assert [format_time(s) for s in (42, 600, 36000)] == ["42 s", "10 min", "10.0 h"]
 
 
 def test_the_output_of_a_stage_is_shown_while_it_runs_if_asked_for(probe, tmp_path, capsys) -> None:

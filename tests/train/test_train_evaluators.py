@@ -9,7 +9,7 @@ import torch
 from data_loaders.humanml import open_dataset
 from data_loaders.normalizer import Statistics
 from model.text.encoders import BuiltinEncoder
-from prepare import synthetic
+from prepare.procedural import dataset as synthetic
 from rewards.co_embedding import CoEmbedder, EvaluatorFiles, Evaluators
 from rewards.word_vectors import WordVectorizer
 from tests.data_loaders.datasets import write_dataset

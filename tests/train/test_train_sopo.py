@@ -2,16 +2,19 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.mdm.generator import MotionGenerator, SamplerOptions
+from diffusion.sampling import SamplerOptions
+from model.seam import Generator, Samples
 from rewards.tmr import TMRReward
 from tests.tmr.tiny import tiny_tmr
-from tests.train.fakes import FirstFeature, Spy, make_batch
+from tests.train.fakes import CAPTIONS, KEYS, FirstFeature, Spy, make_batch
+from train.preference.gate import GateDecision
 from train.preference.losses import DenoisingErrors, preferred_weight, sopo_loss
 from train.preference.pairs import PreferenceBatch
 from train.train_sopo import Options, PreferenceTask, report_probe
@@ -20,7 +23,7 @@ KIT_FEATURES = 251
 ROUNDING = 1e-5  # products with and without gradient may take other kernels
 
 
-def make_task(policy: MotionGenerator | None = None, reward=None, **changes) -> PreferenceTask:
+def make_task(policy: Generator | None = None, reward=None, **changes) -> PreferenceTask:
     settings = {"save_dir": "", "model_path": "", "num_candidates": 2, "tau": 1.0, "lr": 1e-3}
     options = Options(**(settings | changes))
     reward = reward or FirstFeature()
@@ -45,19 +48,25 @@ def gradients(task: PreferenceTask, loss: Tensor) -> list[Tensor]:
 
 def draw_pairs(task: PreferenceTask, seed: int = 0) -> tuple[PreferenceBatch, Tensor, Tensor]:
     """Pairs, steps and noise in the order in which a step draws them."""
-    batch, generator = make_batch(), rng(seed)
-    t = torch.randint(task.diffusion_steps, (4,), generator=generator)
-    pairs = task.sources[0](batch, task.policy.encode_text(batch.captions), generator)
-    return pairs, t, torch.randn(batch.motion.shape, generator=generator)
+    winners, generator = task.policy.encode(*raw_winners()), rng(seed)
+    t = torch.randint(task.policy.levels, (4,), generator=generator)
+    condition = task.policy.encode_text(CAPTIONS)
+    pairs = task.algorithm.sources[0](winners, KEYS, condition, generator)
+    return pairs, t, task.policy.noise(winners, generator)
+
+
+def raw_winners() -> tuple[Samples]:
+    batch = make_batch()
+    return (Samples(batch.motion, batch.lengths),)
 
 
 def pair_loss(
     task: PreferenceTask, pairs: PreferenceBatch, t: Tensor, noise: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Loss and margin ``[B]`` of given pairs, steps and noise."""
-    winner, loser = task.errors(pairs, t, noise)
+    winner, loser = task.algorithm.errors(pairs, t, noise)
     weight = preferred_weight(pairs.similarity, 1.0, 2.0)
-    result = sopo_loss(winner, loser, weight, 1.0, pairs.use_unpreferred, task.scale)
+    result = sopo_loss(winner, loser, weight, 1.0, pairs.gate.use_unpreferred, task.algorithm.scale)
     return result.loss, result.margin
 
 
@@ -65,22 +74,22 @@ def half_open_task(**changes) -> PreferenceTask:
     """A policy that has moved, and a tau amid the rewards of its first step."""
     task = make_task(**changes)
     disturb(task)
-    task.threshold.tau = draw_pairs(task)[0].reward_unpreferred.quantile(0.5).item()
+    task.algorithm.threshold.tau = draw_pairs(task)[0].reward_unpreferred.quantile(0.5).item()
     return task
 
 
 def test_winner_loser_policy_and_reference_share_step_and_noise() -> None:
     task = make_task()
     task.step(make_batch(), 0, rng())
-    assert len(task.policy.calls) == len(task.reference.calls) == 1
-    policy, reference = task.policy.calls[0], task.reference.calls[0]
+    assert len(task.policy.calls) == len(task.algorithm.reference.calls) == 1
+    policy, reference = task.policy.calls[0], task.algorithm.reference.calls[0]
     for name in ("t", "noise", "motion", "lengths"):
         assert torch.equal(policy[name], reference[name]), name
     for name in ("t", "noise", "lengths"):
         winner, loser = policy[name].chunk(2)
         assert torch.equal(winner, loser), name
     winner, loser = policy["motion"].chunk(2)
-    assert torch.equal(winner, make_batch().motion)
+    assert torch.equal(winner, task.policy.encode(*raw_winners()).x)
     assert (winner - loser).abs().max() > 0.1
     assert policy["t"].chunk(2)[0].unique().numel() > 1, "every pair has a step of its own"
     first, second = policy["noise"][:2]
@@ -95,7 +104,7 @@ def test_dropout_and_caption_dropping_are_off(method: str) -> None:
     disturb(task)
     losses = [task.step(make_batch(), 0, rng()).loss.item() for _ in range(2)]
     assert losses[0] == losses[1]
-    calls = task.policy.calls + task.reference.calls
+    calls = task.policy.calls + task.algorithm.reference.calls
     assert not any(call["training"] for call in calls)
     assert all(call["drop_text"] is None for call in calls)
     assert not any(module.training for module in task.module.modules())
@@ -115,17 +124,16 @@ def test_the_step_is_equation_17() -> None:
     found = task.step(make_batch(), 0, rng()).loss
     pairs, t, noise = draw_pairs(task)
 
-    def difference(motions: Tensor, i: int) -> Tensor:
-        inputs = motions[i : i + 1], pairs.lengths[i : i + 1], t[i : i + 1], noise[i : i + 1]
-        condition = pairs.condition[i : i + 1]
-        policy = task.policy.denoising_error(*inputs, condition)
-        return (policy - task.reference.denoising_error(*inputs, condition)).double()
+    def difference(motions: Samples, i: int) -> Tensor:
+        one = slice(i, i + 1)
+        inputs = (motions[one], t[one], noise[one], pairs.condition[one])
+        return (task.policy.error(*inputs) - task.algorithm.reference.error(*inputs)).double()
 
     losses = []
     for i in range(4):
         beta_w = 0.7 * (1.5 - pairs.similarity[i].double())
         z = -8 * beta_w * difference(pairs.preferred, i)
-        if pairs.reward_unpreferred[i] < task.threshold.tau:
+        if pairs.reward_unpreferred[i] < task.algorithm.threshold.tau:
             z = z + 8 * 0.7 * difference(pairs.unpreferred, i)
         losses.append(-F.logsigmoid(z))
     assert found.item() == pytest.approx(torch.cat(losses).mean().item(), rel=1e-4)
@@ -135,15 +143,14 @@ def test_a_closed_gate_leaves_the_gradient_of_the_preferred_term_alone() -> None
     task = make_task(tau=0.0)
     disturb(task)
     pairs, t, noise = draw_pairs(task)
-    assert not pairs.use_unpreferred.any()
+    assert not pairs.gate.use_unpreferred.any()
     found = gradients(task, pair_loss(task, pairs, t, noise)[0].mean())
 
-    inputs = (pairs.preferred, pairs.lengths, t, noise, pairs.condition)
-    winner = DenoisingErrors(
-        task.policy.denoising_error(*inputs), task.reference.denoising_error(*inputs).detach()
-    )
+    inputs = (pairs.preferred, t, noise, pairs.condition)
+    reference = task.algorithm.reference.error(*inputs).detach()
+    winner = DenoisingErrors(task.policy.error(*inputs), reference)
     weight = preferred_weight(pairs.similarity, 1.0, 2.0)
-    alone = gradients(task, F.softplus(task.scale * weight * winner.difference).mean())
+    alone = gradients(task, F.softplus(task.algorithm.scale * weight * winner.difference).mean())
     for a, b in zip(found, alone, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
     assert any(g.abs().max() > 1e-3 for g in found)
@@ -153,14 +160,14 @@ def test_a_closed_gate_makes_the_loser_irrelevant_to_the_last_bit() -> None:
     task = make_task(tau=0.0)
     disturb(task)
     pairs, t, noise = draw_pairs(task)
-    swapped = copy.copy(pairs)
-    object.__setattr__(swapped, "unpreferred", 3 * pairs.unpreferred.roll(1, dims=0) + 1)
+    other = Samples(3 * pairs.unpreferred.x.roll(1, dims=0) + 1, pairs.unpreferred.lengths)
+    swapped = replace(pairs, unpreferred=other)
     first, second = (
         gradients(task, pair_loss(task, p, t, noise)[0].mean()) for p in (pairs, swapped)
     )
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    object.__setattr__(pairs, "use_unpreferred", torch.ones(4, dtype=torch.bool))
-    opened = gradients(task, pair_loss(task, pairs, t, noise)[0].mean())
+    opened_pairs = replace(pairs, gate=GateDecision(torch.ones(4, dtype=torch.bool), None))
+    opened = gradients(task, pair_loss(task, opened_pairs, t, noise)[0].mean())
     assert any(not torch.equal(a, b) for a, b in zip(first, opened, strict=True))
 
 
@@ -168,14 +175,14 @@ def test_a_step_along_the_gradient_favours_the_winner() -> None:
     """From the reference, a small step lowers the winner's error relative to the loser's."""
     task = make_task()
     pairs, t, noise = draw_pairs(task)
-    assert pairs.use_unpreferred.all()
+    assert pairs.gate.use_unpreferred.all()
     loss, margin = pair_loss(task, pairs, t, noise)
     assert margin.abs().max() < ROUNDING
     slope = gradients(task, loss.mean())
     with torch.no_grad():
         for parameter, gradient in zip(task.module.parameters(), slope, strict=True):
             parameter -= 1e-3 * gradient
-        winner, loser = task.errors(pairs, t, noise)
+        winner, loser = task.algorithm.errors(pairs, t, noise)
         after, margin = pair_loss(task, pairs, t, noise)
     assert winner.difference.mean() < loser.difference.mean()
     assert margin.mean() > 0
@@ -185,7 +192,7 @@ def test_a_step_along_the_gradient_favours_the_winner() -> None:
 def test_training_changes_the_policy_and_nothing_else() -> None:
     reward = TMRReward(tiny_tmr(features=KIT_FEATURES))
     task = make_task(reward=reward, log_interval=1)
-    frozen = (task.reference.model, reward.model)
+    frozen = (task.algorithm.reference.model, reward.model)
     before = [copy.deepcopy(model.state_dict()) for model in frozen]
     start = copy.deepcopy(task.module.state_dict())
     optimizer = torch.optim.AdamW(task.module.parameters(), lr=1e-3)
@@ -219,34 +226,29 @@ def test_repeated_steps_on_one_batch_widen_the_margin() -> None:
 
 def test_the_margin_scale_replaces_the_number_of_steps() -> None:
     default, scaled = make_task(), make_task(margin_scale=2.0)
-    assert (default.scale, scaled.scale) == (8.0, 2.0)
+    assert (default.algorithm.scale, scaled.algorithm.scale) == (8.0, 2.0)
     for task in (default, scaled):
         disturb(task)
     margins = [t.step(make_batch(), 0, rng()).metrics["rewards/margins"] for t in (default, scaled)]
     assert margins[0].item() == pytest.approx(4 * margins[1].item(), rel=1e-4)
 
 
-def test_the_options_reach_the_sampler() -> None:
-    task = make_task(
-        num_candidates=3,
-        candidate_sampler="ddim",
-        candidate_steps=4,
-        guidance_param=1.5,
-        similarity_space="features",
-    )
-    candidates = task.candidates
-    assert (candidates.num_candidates, candidates.guidance) == (3, 1.5)
-    assert candidates.sampler == SamplerOptions("ddim", 4)
-    assert task.sources[0].similarity_space == "features"
-    assert make_task().candidates.sampler == SamplerOptions("ancestral", None)
+def test_the_options_reach_the_candidates() -> None:
+    task = make_task(num_candidates=3, candidate_start=0.5, similarity_space="features")
+    candidates = task.algorithm.candidates
+    assert (candidates.num_candidates, candidates.start) == (3, 0.5)
+    assert task.algorithm.sources[0].similarity_space == "features"
+    options = Options(candidate_sampler="ddim", candidate_steps=4)
+    assert options.sampler == SamplerOptions("ddim", 4)
+    assert Options().sampler == SamplerOptions("ancestral", None)
 
 
 def test_figures_of_a_step_are_consistent() -> None:
     task = half_open_task(log_interval=1)
     figures = {k: float(v) for k, v in task.step(make_batch(), 0, rng()).metrics.items()}
     pairs, t, _ = draw_pairs(task)
-    assert figures["gate/tau"] == task.threshold.tau
-    assert figures["gate/share_below_tau"] == pairs.use_unpreferred.float().mean() == 0.5
+    assert figures["gate/tau"] == task.algorithm.threshold.tau
+    assert figures["gate/share_below_tau"] == pairs.gate.use_unpreferred.float().mean() == 0.5
     assert figures["rewards/unpreferred_score"] <= figures["rewards/candidate_score"]
     assert 1 <= figures["weights/beta_w"] <= 2
     assert figures["rewards/margins"] == pytest.approx(
@@ -262,13 +264,12 @@ def test_sft_is_the_plain_denoising_error() -> None:
     task = make_task(method="sft")
     disturb(task)
     found = task.step(make_batch(), 0, rng())
-    batch, generator = make_batch(), rng()
+    winners, generator = task.policy.encode(*raw_winners()), rng()
     t = torch.randint(8, (4,), generator=generator)
-    noise = torch.randn(batch.motion.shape, generator=generator)
-    condition = task.policy.encode_text(batch.captions)
-    expected = task.policy.denoising_error(batch.motion, batch.lengths, t, noise, condition)
+    noise = task.policy.noise(winners, generator)
+    expected = task.policy.error(winners, t, noise, task.policy.encode_text(CAPTIONS))
     assert found.loss.item() == expected.mean().item()
-    assert not task.reference.calls
+    assert not task.algorithm.reference.calls
     assert not task.reward.seen
 
 
@@ -285,11 +286,11 @@ def test_the_probe_measures_the_worst_of_k_and_feeds_the_threshold() -> None:
     )
     task = FixedBatches(options, Spy.of(), FirstFeature(), None, None)
     with pytest.raises(RuntimeError, match="observed rewards"):
-        task.threshold.value()
+        task.algorithm.threshold.value()
     rewards = task.probe()
     assert rewards.shape == (8,)
     assert [len(motions) for motions in task.reward.seen] == [12, 12], "three per caption"
-    assert task.threshold.value() == pytest.approx(rewards.quantile(0.5).item())
+    assert task.algorithm.threshold.value() == pytest.approx(rewards.quantile(0.5).item())
     assert torch.equal(task.probe(), rewards), "the probe depends on the seed alone"
 
 
@@ -314,7 +315,7 @@ def test_the_probe_warns_when_the_gate_is_nearly_constant(capsys, tau: float, ad
 
 
 def test_tau_is_the_option_unless_a_quantile_is_asked_for() -> None:
-    assert make_task(tau=0.3).threshold.value() == 0.3
+    assert make_task(tau=0.3).algorithm.threshold.value() == 0.3
     task = make_task(tau=0.3, tau_quantile=0.5)
-    task.threshold.observe(torch.tensor([0.1, 0.6, 0.7]))
-    assert task.threshold.value() == pytest.approx(0.6)
+    task.algorithm.threshold.observe(torch.tensor([0.1, 0.6, 0.7]))
+    assert task.algorithm.threshold.value() == pytest.approx(0.6)

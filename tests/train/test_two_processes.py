@@ -12,7 +12,8 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 
-from tests.train.fakes import FirstFeature, Spy, make_batch
+from tests.train.fakes import CAPTIONS, KEYS, FirstFeature, Spy, make_winners
+from train.preference.gate import GateDecision
 from train.preference.pairs import PreferenceBatch
 from train.train_sopo import Options, PreferenceTask
 from utils.processes import average_gradients
@@ -33,23 +34,24 @@ def make_task(method: str) -> PreferenceTask:
 
 
 def shard(pairs: PreferenceBatch, rows: slice) -> PreferenceBatch:
-    names = [f.name for f in fields(pairs) if f.name != "tau"]
-    return replace(pairs, **{name: getattr(pairs, name)[rows] for name in names})
+    names = [f.name for f in fields(pairs) if f.name != "gate"]
+    gate = GateDecision(pairs.gate.use_unpreferred[rows], None)
+    return replace(pairs, gate=gate, **{name: getattr(pairs, name)[rows] for name in names})
 
 
 def loss_of(task: PreferenceTask, rows: slice) -> Tensor:
     """The loss of a step on these rows of one batch, whose draws are the same everywhere."""
-    batch, rng = make_batch(), torch.Generator().manual_seed(0)
-    t = torch.randint(task.diffusion_steps, (ROWS,), generator=rng)
-    noise = torch.randn(batch.motion.shape, generator=rng)
-    condition = task.policy.encode_text(batch.captions)
-    if not task.sources:
-        inputs = (batch.motion, batch.lengths, t, noise, condition)
-        return task.policy.denoising_error(*(value[rows] for value in inputs)).mean()
-    pairs = task.sources[0](batch, condition, rng)
-    task.threshold.tau = pairs.reward_unpreferred.quantile(0.5).item()
-    pairs = replace(pairs, use_unpreferred=pairs.reward_unpreferred < task.threshold.tau)
-    return task.pair_loss(shard(pairs, rows), t[rows], noise[rows])[0].loss.mean()
+    algorithm, winners, rng = task.algorithm, make_winners(), torch.Generator().manual_seed(0)
+    t = torch.randint(algorithm.policy.levels, (ROWS,), generator=rng)
+    noise = algorithm.policy.noise(winners, rng)
+    condition = task.policy.encode_text(CAPTIONS)
+    if not algorithm.sources:
+        inputs = (winners, t, noise, condition)
+        return task.policy.error(*(value[rows] for value in inputs)).mean()
+    pairs = algorithm.sources[0](winners, KEYS, condition, rng)
+    tau = pairs.reward_unpreferred.quantile(0.5).item()
+    pairs = replace(pairs, gate=GateDecision(pairs.reward_unpreferred < tau, tau))
+    return algorithm.pair_loss(shard(pairs, rows), t[rows], noise[rows])[0].loss.mean()
 
 
 def gradients(

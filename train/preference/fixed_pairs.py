@@ -8,24 +8,28 @@
 `prepare.preference_pairs` writes it. Offline DPO reads the worst motions, MoDiPO both.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from data_loaders.humanml import MotionBatch, MotionDataset, unit_length
-from model.mdm.generator import MotionGenerator
-from model.text.encoders import Condition
-from rewards.tmr import Reward
+from data_loaders.humanml import MotionDataset, unit_length
+from data_loaders.skeleton import Skeleton
+from model.seam import Generator, Samples
+from model.text.condition import Condition
+from rewards.seam import Reward
+from train.preference.gate import GateDecision
 from train.preference.methods import Pairing
-from train.preference.pairs import Candidates, PreferenceBatch, match_frames
+from train.preference.pairs import Candidates, Key, PreferenceBatch, captions_of
 from utils.errors import UserError
 from utils.files import atomic_write, read_json, write_json
+from utils.masks import match_frames, zero_padding
 from utils.provenance import provenance
 
 PREPARE = "python -m prepare.preference_pairs"
@@ -81,19 +85,29 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"pairs_{number:06d}.safetensors"
 
 
-def write_shard(path: Path, drawn: Candidates, lengths: Tensor) -> None:
+def write_shard(path: Path, drawn: Candidates) -> None:
     """Store the best and the worst of K candidates per caption, or nothing at all."""
-    rows = torch.arange(len(lengths), device=drawn.rewards.device)
-    chosen = {"best": drawn.rewards.argmax(dim=1), "worst": drawn.rewards.argmin(dim=1)}
-    tensors = {
-        name: torch.cat(
-            [m[:n] for m, n in zip(drawn.raw[rows, index], lengths.tolist(), strict=True)]
-        )
-        for name, index in chosen.items()
+    rows = {
+        "best": drawn.rows(drawn.rewards.argmax(dim=1)),
+        "worst": drawn.rows(drawn.rewards.argmin(dim=1)),
     }
+    tensors = {}
+    for name, index in rows.items():
+        chosen = drawn.raw[index]
+        parts = zip(chosen.x, chosen.frames.tolist(), strict=True)
+        tensors[name] = torch.cat([motion[:length] for motion, length in parts])
     tensors["rewards"] = drawn.rewards
     with atomic_write(path) as temporary:
         save_file({k: v.float().cpu().contiguous() for k, v in tensors.items()}, temporary)
+
+
+@dataclass(frozen=True)
+class StoredPairs:
+    """Raw best and worst samples (B each), and the rewards ``[B, K]`` of all K."""
+
+    best: Samples
+    worst: Samples
+    rewards: Tensor
 
 
 class PairStore:
@@ -128,9 +142,9 @@ class PairStore:
                 position += key.length
         return starts
 
-    def check(self, data: MotionDataset, generator: MotionGenerator) -> None:
-        """Raises UserError unless these are pairs for the clips of `data`, of this width."""
-        width = generator.stats.feature_dim
+    def check(self, data: MotionDataset, skeleton: Skeleton | None) -> None:
+        """Raises UserError unless these are pairs for the clips of `data`, of this skeleton."""
+        width = skeleton.feature_dim if skeleton else 0
         if self.index.feature_dim != width:
             raise UserError(
                 f"the pairs of {self.folder} have {self.index.feature_dim} features, the model has "
@@ -171,16 +185,16 @@ class PairStore:
         except (SafetensorError, OSError) as error:
             raise _damaged(path, error) from None
 
-    def lookup(self, batch: MotionBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Best and worst raw motions ``[B, T, D]`` with the frames of `batch`, rewards ``[B, K]``.
-
-        Where the batch holds a shorter crop, frames beyond its length may be those of the motion.
-        """
-        rows = [self.rows[key] for key in zip(batch.names, batch.captions, strict=True)]
-        device, frames = batch.motion.device, batch.motion.shape[1]
+    def lookup(self, keys: Sequence[Key], lengths: Tensor) -> StoredPairs:
+        """The pairs of these clips and captions, cut to the lengths ``[B]`` of their crops."""
+        rows = [self.rows[key.clip, key.caption] for key in keys]
+        frames, device = int(lengths.max()), lengths.device
         pairs = [[match_frames(m[None], frames) for m in self.load(row)] for row in rows]
-        best, worst = (torch.cat(motions).to(device) for motions in zip(*pairs, strict=True))
-        return best, worst, self.rewards[rows].to(device)
+        best, worst = (
+            Samples(zero_padding(torch.cat(motions).to(device), lengths), lengths)
+            for motions in zip(*pairs, strict=True)
+        )
+        return StoredPairs(best, worst, self.rewards[rows].to(device))
 
     def _check(self, number: int) -> Tensor:
         """The rewards ``[n, K]`` of a file whose motions have the shape that the index says."""
@@ -202,41 +216,46 @@ def _damaged(path: Path, reason: object) -> UserError:
     return UserError(f"{path} is damaged ({reason}); delete it and run {PREPARE} --resume")
 
 
+class Store(Protocol):
+    """Where pairs are looked up."""
+
+    def lookup(self, keys: Sequence[Key], lengths: Tensor) -> StoredPairs: ...
+
+
 @dataclass
 class FixedPairs:
-    """Pairs of a `PairStore`: its worst motions against its best ones or the dataset's clips.
+    """Pairs of a store: its worst samples against its best ones or the dataset's clips.
 
     A stored motion is as long as its clip; where the batch holds a shorter crop, so is the motion.
     """
 
-    policy: MotionGenerator
+    policy: Generator
     reward: Reward
-    store: PairStore
+    store: Store
     pairing: Pairing
 
     @torch.no_grad()
     def __call__(
-        self, batch: MotionBatch, condition: Condition, rng: torch.Generator | None
+        self,
+        winners: Samples,
+        keys: Sequence[Key],
+        condition: Condition,
+        rng: torch.Generator | None,
     ) -> PreferenceBatch:
-        """Look the pairs up; nothing is drawn."""
-        stats = self.policy.stats
-        best, worst, rewards = self.store.lookup(batch)
-        padding = ~batch.mask.unsqueeze(-1)
+        """Look the pairs up; nothing is generated."""
+        stored = self.store.lookup(keys, winners.frames)
         if self.pairing.preferred == "fixed":
-            preferred = stats.normalize(best).masked_fill(padding, 0.0)
-            reward_preferred = rewards.amax(dim=1)
+            preferred = self.policy.encode(stored.best, rng)
+            reward_preferred = stored.rewards.amax(dim=1)
         else:
-            preferred = batch.motion
-            raw = stats.denormalize(batch.motion)
-            reward_preferred = self.reward.score(raw, batch.lengths, batch.captions)
+            preferred = winners
+            reward_preferred = self.reward.score(self.policy.decode(winners), captions_of(keys))
         return PreferenceBatch(
             preferred=preferred,
-            unpreferred=stats.normalize(worst).masked_fill(padding, 0.0),
-            lengths=batch.lengths,
+            unpreferred=self.policy.encode(stored.worst, rng),
             condition=condition,
+            gate=GateDecision(torch.ones_like(winners.frames, dtype=torch.bool), None),
             reward_preferred=reward_preferred,
-            reward_unpreferred=rewards.amin(dim=1),
-            reward_candidates=rewards,
-            similarity=None,
-            use_unpreferred=torch.ones_like(batch.lengths, dtype=torch.bool),
+            reward_unpreferred=stored.rewards.amin(dim=1),
+            reward_candidates=stored.rewards,
         )

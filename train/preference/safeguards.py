@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffusion.schedule import NoiseSchedule
+from model.seam import Generator
 from utils.options import option
 
 OMEGAS = ("constant", "snr", "relative")
@@ -45,14 +45,14 @@ def noisy_enough(t: Tensor, num_steps: int, loser_min_t: float) -> Tensor:
     return t >= loser_min_t * num_steps
 
 
-def omega_t(name: str, t: Tensor, schedule: NoiseSchedule, reference: Tensor) -> Tensor:
-    """Weight ``[B]`` of the margin at steps t ``[B]``.
+def omega_t(name: str, t: Tensor, policy: Generator, reference: Tensor) -> Tensor:
+    """Weight ``[B]`` of the margin at levels t ``[B]``.
 
     ``snr``: clipped signal-to-noise ratio over its mean, which turns errors of x0 into errors of
     the noise; ``relative``: errors in units of the reference's own error ``[B]``.
     """
     if name == "snr":
-        signal = schedule.alphas_cumprod.to(t.device, torch.float32)
+        signal = policy.signal(torch.arange(policy.levels, device=t.device))
         weight = (signal / (1 - signal)).clamp(max=SNR_CLIP)
         return (weight / weight.mean())[t]
     if name == "relative":

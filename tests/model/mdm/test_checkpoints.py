@@ -10,14 +10,9 @@ import pytest
 import torch
 
 from data_loaders.skeleton import HUMANML, KIT
-from model.mdm.checkpoints import (
-    config_from_args,
-    load_generator,
-    load_weights,
-    read_model_args,
-    save_checkpoint,
-    step_of,
-)
+from model.checkpoint_files import read_model_args, step_of
+from model.families import load_generator
+from model.mdm.checkpoints import config_from_args, load_weights
 from model.mdm.network import MDMConfig
 from tests.model.tiny import random_condition, random_motion, tiny_generator, tiny_mdm
 from utils.errors import UserError
@@ -29,7 +24,7 @@ CAPTIONS = ["a person walks", "a person waves"]
 
 @pytest.fixture
 def path(tmp_path) -> Path:
-    return save_checkpoint(tmp_path / "run", 12, tiny_generator(KIT), args={"dataset": "kit"})
+    return tiny_generator(KIT).save(tmp_path / "run", 12, None, {"dataset": "kit"})
 
 
 def change_args(path: Path, **changes) -> None:
@@ -53,12 +48,12 @@ def refusal(path: Path) -> str:
 def test_a_saved_generator_samples_the_same_motion(tmp_path, skeleton, layout) -> None:
     changes = {"noise_schedule": "linear", "diffusion_steps": 25, "sigma_small": False}
     generator = tiny_generator(skeleton, **changes, **layout)
-    loaded = load_generator(save_checkpoint(tmp_path, 3, generator))
+    loaded = load_generator(generator.save(tmp_path, 3, None, {}))
     assert loaded.skeleton == skeleton
     assert not loaded.model.training
     motions = [
         g.stats.denormalize(
-            g.sample(g.encode_text(CAPTIONS), LENGTHS, generator=torch.Generator().manual_seed(0))
+            g.draw(g.encode_text(CAPTIONS), LENGTHS, torch.Generator().manual_seed(0))
         )
         for g in (generator, loaded)
     ]
@@ -81,7 +76,7 @@ def test_averaged_weights_are_preferred_where_args_say_so(tmp_path) -> None:
     generator = tiny_generator(KIT)
     average = copy.deepcopy(generator.model)
     torch.nn.init.constant_(average.output_process.poseFinal.bias, 7.0)
-    path = save_checkpoint(tmp_path, 1, generator, average=average)
+    path = generator.save(tmp_path, 1, average, {})
     assert set(load_tensors(path)) == {"model", "model_avg"}
     assert torch.all(load_generator(path).model.output_process.poseFinal.bias == 7.0)
     change_args(path, use_ema=False)

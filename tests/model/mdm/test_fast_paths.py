@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,24 +14,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from data_loaders.skeleton import KIT
 from diffusion.gaussian import GaussianDiffusion
 from diffusion.samplers import noise_from
+from diffusion.sampling import SAMPLERS, SamplerOptions
 from diffusion.schedule import make_schedule
+from model.batching import balanced_groups, split_by_length
 from model.layers import _two_products, attention_bias, decoder_layer, encoder_layer
+from model.mdm import batching
 from model.mdm import generator as generators
-from model.mdm.generator import (
-    READ_BEYOND,
-    SAMPLERS,
-    MDMGenerator,
-    SamplerOptions,
-    balanced_groups,
-    grouped_denoiser,
-    guided_denoiser,
-    length_mask,
-    split_by_length,
-)
+from model.mdm.batching import grouped_denoiser, guided_denoiser
+from model.mdm.generator import MDMGenerator
+from model.seam import Samples
 from model.text.encoders import Condition
 from tests.model.tiny import FEATURES, random_condition, random_motion, tiny_generator, tiny_mdm
+from utils.masks import length_mask
 
 WIDTH, HEADS = 16, 2
+SPILL = 4
 LENGTHS = torch.tensor([12, 40, 8, 24, 40, 16])
 CAPTIONS = [f"a person walks {word}" for word in ("on", "back", "left", "right", "up", "down")]
 
@@ -113,11 +111,11 @@ def test_two_products_are_attention(masked: bool) -> None:
 @pytest.mark.parametrize("budget", [1, 50, 100, 10_000])
 def test_calls_hold_every_row_once_within_the_budget(trim: bool, budget: int) -> None:
     lengths = LENGTHS.tolist()
-    groups = split_by_length(lengths, 40, trim, budget)
+    groups = split_by_length(lengths, 40, trim, budget, SPILL)
     assert sorted(row for rows, _ in groups for row in rows) == list(range(len(lengths)))
     for rows, frames in groups:
         assert len(rows) == 1 or len(rows) * frames <= budget
-        assert frames >= min(40, max(lengths[row] for row in rows) + READ_BEYOND)
+        assert frames >= min(40, max(lengths[row] for row in rows) + SPILL)
         assert trim or frames == 40
     if budget == 100:
         computed = sum(len(rows) * frames for rows, frames in groups)
@@ -129,7 +127,7 @@ def test_calls_hold_every_row_once_within_the_budget(trim: bool, budget: int) ->
 def test_equal_motions_are_shared_equally(rows: int, threads: int) -> None:
     """A call holds 10 of them at most; a leftover costs no further round."""
     rounds = math.ceil(rows / 10 / threads)
-    groups = balanced_groups([36] * rows, 40, True, 400, threads)
+    groups = balanced_groups([36] * rows, 40, True, 400, threads, SPILL)
     assert len(groups) <= rounds * threads
     assert max(len(numbers) for numbers, _ in groups) == math.ceil(rows / (rounds * threads))
 
@@ -164,7 +162,7 @@ def unequal_batch(threads: int) -> Tensor:
 
 def test_threads_change_no_bit(monkeypatch, one_thread) -> None:
     side_by_side = unequal_batch(threads=3)
-    monkeypatch.setattr(generators, "run_side_by_side", lambda calls, _: [c() for c in calls])
+    monkeypatch.setattr(batching, "run_side_by_side", lambda calls, _: [c() for c in calls])
     assert torch.equal(side_by_side, unequal_batch(threads=3))
 
 
@@ -182,9 +180,9 @@ def test_gradients_pass_through_groups_whatever_the_threads() -> None:
 
 def sample(changes: dict, budget: int, monkeypatch) -> Tensor:
     monkeypatch.setitem(generators.FRAMES_PER_CALL, "cpu", budget)
-    generator = tiny_generator(KIT, **changes)
+    generator = replace(tiny_generator(KIT, **changes), spill=SPILL)
     rng = torch.Generator().manual_seed(3)
-    return generator.sample(generator.encode_text(CAPTIONS), LENGTHS, generator=rng)
+    return generator.draw(generator.encode_text(CAPTIONS), LENGTHS, rng)
 
 
 @pytest.mark.parametrize("arch", ["trans_enc", "trans_dec", "gru"])
@@ -193,7 +191,7 @@ def test_splitting_a_batch_changes_no_frame_that_is_read(arch, mask_frames, monk
     changes = {"arch": arch, "mask_frames": mask_frames}
     whole = sample(changes, 1_000_000, monkeypatch)
     split = sample(changes, 120, monkeypatch)
-    read = length_mask(LENGTHS + READ_BEYOND, whole.shape[1])
+    read = length_mask(LENGTHS + SPILL, whole.shape[1])
     torch.testing.assert_close(split[read], whole[read], rtol=1e-4, atol=1e-5)
 
 
@@ -208,7 +206,7 @@ def test_reduced_precision_and_grouping_choose_the_same_worst_candidate(monkeypa
 
     def worst() -> tuple[Tensor, Tensor]:
         rng = torch.Generator().manual_seed(3)
-        motions = generator.sample(condition, lengths.repeat_interleave(4), generator=rng)
+        motions = generator.draw(condition, lengths.repeat_interleave(4), rng)
         valid = length_mask(lengths.repeat_interleave(4), motions.shape[1]).unsqueeze(-1)
         return motions * valid, (motions * valid).sum(1).mv(direction).view(-1, 4).argmin(1)
 
@@ -233,8 +231,8 @@ def test_rollouts_leave_the_gradient_of_the_same_autocast_alone(threads: int, mo
         generator.model.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
             if rollout:
-                generator.sample(condition, LENGTHS)
-            error = generator.denoising_error(motion, LENGTHS, t, motion, condition).mean()
+                generator.draw(condition, LENGTHS)
+            error = generator.error(Samples(motion, LENGTHS), t, motion, condition).mean()
         error.backward()
         gradients.append([p.grad.clone() for p in generator.model.parameters()])
     for without, after in zip(*gradients, strict=True):
@@ -290,7 +288,7 @@ def sample_compiled(compiled: bool) -> Tensor:
     generator = tiny_generator(KIT)
     generator.compiled = compiled
     rng = torch.Generator().manual_seed(0)
-    return generator.sample(generator.encode_text(CAPTIONS), LENGTHS, generator=rng)
+    return generator.draw(generator.encode_text(CAPTIONS), LENGTHS, rng)
 
 
 @pytest.mark.slow

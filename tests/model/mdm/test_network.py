@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from model.mdm.generator import length_mask
 from model.mdm.network import MDM, MDMConfig
 from model.text.encoders import Condition
 from tests.model.tiny import FEATURES, random_condition, random_motion, tiny_mdm
+from utils.masks import length_mask
 
 LAYOUTS = [
     {"arch": "trans_enc"},

@@ -4,7 +4,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/download_common.sh"
 
 TAKES_NAMES=true
-parse_options "usage: bash prepare/download_evaluators.sh [humanml] [kit] [--out DIR] [--dry_run]
+parse_options "usage: bash prepare/download_t2m_evaluators.sh [humanml] [kit] [--out DIR] [--dry_run]
 Fetches the evaluators of HumanML3D into t2m/ and of KIT-ML into kit/ (both without a name)." "$@"
 ((${#NAMES[@]})) || NAMES=(humanml kit)
 

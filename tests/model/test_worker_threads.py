@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 import pytest
 import torch
 
-from model.mdm.worker_threads import run_side_by_side
+from model.worker_threads import run_side_by_side
 
 
 @pytest.fixture

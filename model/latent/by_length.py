@@ -1,0 +1,56 @@
+"""Calls of the motion VAE in groups of similar length, so that little padding is computed.
+
+The results are those of one call for all. On a CPU with several threads the calls run side by side.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from model.batching import balanced_groups
+from model.distribution import Distribution
+from model.latent.vae import MotionVAE
+from model.worker_threads import run_side_by_side
+from utils.masks import length_mask
+
+# The most frames of one call, for a CPU's caches and a GPU's memory.
+FRAMES_PER_CALL = {"cpu": 2048, "cuda": 65_536}
+
+
+@torch.no_grad()
+def decode(vae: MotionVAE, latent: Tensor, lengths: Tensor) -> Tensor:
+    """`MotionVAE.decode` of latents ``[B, n, d]``."""
+    frames = int(lengths.max())
+    motion = latent.new_zeros(len(latent), frames, vae.config.num_features)
+
+    def fill(rows: Tensor, size: int) -> None:
+        motion[rows, :size] = vae.decode(latent[rows], lengths[rows], size)
+
+    _run(fill, lengths, frames)
+    return motion
+
+
+@torch.no_grad()
+def distribution(vae: MotionVAE, motion: Tensor, lengths: Tensor) -> Distribution:
+    """`MotionVAE.distribution` of normalised motions ``[B, T, D]``."""
+    shape = (len(motion), vae.config.latent_tokens, vae.config.latent_dim)
+    found = Distribution(motion.new_zeros(shape), motion.new_zeros(shape))
+
+    def fill(rows: Tensor, size: int) -> None:
+        part = vae.distribution(motion[rows, :size], length_mask(lengths[rows], size))
+        found.mean[rows], found.logvar[rows] = part.mean, part.logvar
+
+    _run(fill, lengths, motion.shape[1])
+    return found
+
+
+def _run(fill: Callable[[Tensor, int], None], lengths: Tensor, frames: int) -> None:
+    """``fill(rows, frames)`` for all groups of rows."""
+    on_cpu = lengths.device.type == "cpu"
+    threads = torch.get_num_threads() if on_cpu else 1
+    budget = FRAMES_PER_CALL["cpu" if on_cpu else "cuda"]
+    groups = balanced_groups(lengths.tolist(), frames, True, budget, threads)
+    calls = [partial(fill, torch.tensor(rows, device=lengths.device), n) for rows, n in groups]
+    run_side_by_side(calls, threads if len(calls) > 1 else 1)

@@ -1,0 +1,299 @@
+"""MLD, MLD* and MotionLCM behind the generator seam: noise prediction in the latents of a VAE."""
+
+import copy
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from data_loaders.normalizer import Statistics
+from data_loaders.skeleton import Skeleton, skeleton_for_dim
+from diffusion.gaussian import GaussianDiffusion
+from diffusion.samplers import Denoiser, denoiser_of_noise, noise_from
+from diffusion.sampling import SamplerOptions, StartPoint
+from diffusion.schedule import (
+    make_schedule,
+    respace,
+    select_consistency_steps,
+    select_offset_stride,
+)
+from model.checkpoint_files import load_stats, read_model_args
+from model.compiled import CompiledNetwork
+from model.latent import by_length
+from model.latent.checkpoints import (
+    LatentSettings,
+    load_denoiser,
+    load_vae,
+    read_settings,
+    read_weights,
+    save_checkpoint,
+)
+from model.latent.denoiser import LatentDenoiser
+from model.latent.vae import MotionVAE
+from model.seam import Samples
+from model.text.condition import Condition, TextEncoder
+from model.text.encoders import CachedTextEncoder, PooledEncoder, build_text_encoder
+from utils.errors import UserError
+from utils.masks import zero_padding
+
+DIFFUSION_SAMPLER, STUDENT_SAMPLER = SamplerOptions("ddim", 50), SamplerOptions("lcm", 1)
+GUIDANCE = 7.5
+TAUGHT_STEPS = 50  # that MotionLCM v1's student was distilled on
+# The steps and guidance scales of MotionLCM v2's student, by the number of steps.
+V2_STEPS = {1: [799], 2: [299, 699], 4: [299, 299, 399, 699]}
+V2_GUIDANCE = {1: 8.0, 2: 12.5, 4: 13.5}
+
+
+@dataclass
+class MLDGenerator:
+    """A `model.seam.Generator`; its samples are latents ``[B, n, d]``, with lengths in frames.
+
+    The VAE is frozen. `guidance` is the scale of classifier-free guidance, in a consistency student
+    an input of the network; None = as published. `autocast` is the number type of the denoiser in
+    sampling (None = float32), `compiled` samples through `torch.compile`. `spill`: frames after a
+    motion's length that hold the mean pose, as upstream's evaluation has it, not zeros.
+    """
+
+    model: LatentDenoiser
+    vae: MotionVAE
+    settings: LatentSettings
+    stats: Statistics
+    text_encoder: TextEncoder
+    skeleton: Skeleton
+    device: torch.device
+    sampler: SamplerOptions = DIFFUSION_SAMPLER
+    guidance: float | None = None
+    autocast: torch.dtype | None = None
+    compiled: bool = False
+    spill: int = 0
+
+    @cached_property
+    def diffusion(self) -> GaussianDiffusion:
+        settings = self.settings
+        return GaussianDiffusion(make_schedule(settings.noise_schedule, settings.diffusion_steps))
+
+    @property
+    def levels(self) -> int:
+        return self.settings.diffusion_steps
+
+    @property
+    def padded_frames(self) -> None:
+        """Any: the VAE masks padding."""
+        return None
+
+    @property
+    def is_student(self) -> bool:
+        """A consistency student: distilled to few steps, with the guidance scale as an input."""
+        return self.model.config.guidance_dim > 0
+
+    def encode_text(self, captions: list[str]) -> Condition:
+        return self.text_encoder.encode(captions).to(self.device)
+
+    def encode(self, raw: Samples, rng: torch.Generator | None = None) -> Samples:
+        """A draw of the VAE. Raises UserError for motions longer than its positions."""
+        x = zero_padding(self.stats.normalize(raw.x), raw.frames)
+        latents = by_length.distribution(self.vae, x, raw.frames)
+        noise = torch.randn(latents.mean.shape, generator=rng, device=self.device)
+        return Samples(latents.sample(noise), raw.lengths)
+
+    def decode(self, samples: Samples) -> Samples:
+        raw = self.stats.denormalize(by_length.decode(self.vae, samples.x, samples.frames))
+        return Samples(zero_padding(raw, samples.frames + self.spill), samples.lengths)
+
+    def blank(self, lengths: Tensor) -> Samples:
+        """Samples of these lengths ``[B]`` with nothing in them, for `sample` to be like."""
+        config = self.vae.config
+        shape = (len(lengths), config.latent_tokens, config.latent_dim)
+        return Samples(torch.zeros(shape, device=self.device), lengths)
+
+    def noise(self, samples: Samples, rng: torch.Generator | None) -> Tensor:
+        return torch.randn(samples.x.shape, generator=rng, device=self.device)
+
+    def error(
+        self,
+        samples: Samples,
+        t: Tensor,
+        noise: Tensor,
+        condition: Condition,
+        drop_text: Tensor | None = None,
+    ) -> Tensor:
+        """Mean squared error ``[B]`` of the predicted noise.
+
+        drop_text ``[B]``: samples whose caption is replaced by the empty one (base training only).
+        """
+        if drop_text is not None:
+            rows = torch.arange(len(condition), device=self.device)
+            rows = rows.masked_fill(drop_text, len(condition))  # the row of the empty caption
+            condition = Condition.cat([condition, self.no_text])[rows]
+        x_t = self.diffusion.q_sample(samples.x, t, noise)
+        return (self.model(x_t, t, condition).float() - noise).square().flatten(1).mean(dim=1)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        condition: Condition,
+        like: Samples,
+        rng: torch.Generator | None = None,
+        start: float = 1.0,
+    ) -> Samples:
+        """Raises UserError for lengths beyond the VAE's positions."""
+        self.vae.check_length(int(like.frames.max()))
+        x, first = self.noise(like, rng), None
+        diffusion = GaussianDiffusion(respace(self.diffusion.schedule, self.kept_steps()))
+        if start < 1:
+            first, x = StartPoint(like.x, start).noised(diffusion, x)
+        was_training = self.model.training
+        self.model.eval()
+        denoise = denoiser_of_noise(self.predicted_noise(condition), self.diffusion)
+        with self._autocast():
+            x = self.sampler.run(denoise, diffusion, x, noise_from(rng, x), first)
+        # The weights that were cast without gradient would serve a loss in the same autocast
+        torch.clear_autocast_cache()
+        self.model.train(was_training)
+        return Samples(x, like.lengths)
+
+    def predicted_noise(self, condition: Condition) -> Denoiser:
+        """The noise with guidance u + s (c - u), both passes in one doubled batch; a consistency
+        student reads s instead."""
+        network, scale = self._network, self.scale
+        if self.is_student:
+            scales = torch.full((len(condition),), scale, device=self.device)
+            return lambda x, t: network(x, t, condition, scales).to(x.dtype)
+        if scale == 1 or self.settings.cond_mask_prob == 0:  # it never saw the empty caption
+            return lambda x, t: network(x, t, condition).to(x.dtype)
+        both = Condition.cat([condition, self.no_text.repeat(len(condition))])
+
+        def predict(x: Tensor, t: Tensor) -> Tensor:
+            doubled = network(x.repeat(2, 1, 1), t.repeat(2), both).to(x.dtype)
+            conditional, unconditional = doubled.chunk(2)
+            return unconditional + scale * (conditional - unconditional)
+
+        return predict
+
+    @property
+    def scale(self) -> float:
+        """The guidance scale that is used."""
+        if self.guidance is not None:
+            return self.guidance
+        by_steps = V2_GUIDANCE if self.is_student and self.model.config.projected else {}
+        return by_steps.get(self.sampler.steps or 0, GUIDANCE)
+
+    @cached_property
+    def no_text(self) -> Condition:
+        """The empty caption, which stands for no condition."""
+        return self.encode_text([""])
+
+    def kept_steps(self) -> list[int]:
+        """The executed steps, ascending, as upstream places them. Raises UserError where the
+        sampler does not suit the model."""
+        count = self.sampler.steps or self.levels
+        if self.is_student != (self.sampler.name == "lcm"):
+            kind = "a consistency student" if self.is_student else "no consistency student"
+            raise UserError(f"this model is {kind}: the sampler lcm is for those, and they for it")
+        if self.is_student:
+            return self._taught_steps(count)
+        if self.sampler.name == "ddim" and 1 < count <= self.levels:
+            return select_offset_stride(self.levels, count)
+        return self.sampler.kept_steps(self.diffusion.schedule)
+
+    def _taught_steps(self, count: int) -> list[int]:
+        if not self.model.config.projected:
+            return select_consistency_steps(self.levels, count, TAUGHT_STEPS)
+        if count not in V2_STEPS:
+            raise UserError(f"this consistency student takes 1, 2 or 4 steps, not {count}")
+        return V2_STEPS[count]
+
+    def signal(self, t: Tensor) -> Tensor:
+        return self.diffusion.schedule.alphas_cumprod.to(t.device, torch.float32)[t]
+
+    def frozen(self) -> "MLDGenerator":
+        """Raises UserError for a consistency student."""
+        if self.is_student:
+            raise UserError(
+                "this is a consistency student, which was distilled to jump from noise to motion "
+                "and has no error at a noise level; tune the model that it was distilled from"
+            )
+        return self.with_model(copy.deepcopy(self.model).eval().requires_grad_(False))
+
+    def with_model(self, model: LatentDenoiser) -> "MLDGenerator":
+        """The same generator around other weights."""
+        return replace(self, model=model)
+
+    def save(
+        self, folder: Path, step: int, average: nn.Module | None, args: dict[str, Any]
+    ) -> Path:
+        networks = {"vae": self.vae, "denoiser": self.model}
+        return save_checkpoint(folder, step, networks, self.stats, self.settings, average, args)
+
+    @cached_property
+    def _network(self) -> nn.Module:
+        """What samples: the model, or its compiled form."""
+        return CompiledNetwork(self.model) if self.compiled else self.model
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast)
+
+
+def assemble(
+    vae: MotionVAE,
+    model: LatentDenoiser,
+    settings: LatentSettings,
+    stats: Statistics,
+    device: torch.device | str,
+    text_encoder_path: str = "",
+) -> MLDGenerator:
+    """A generator of these networks, with the defaults of their kind.
+
+    Raises UserError when the statistics or the text encoder have another width than the networks.
+    """
+    features, width = vae.config.num_features, model.config.text_dim
+    skeleton = skeleton_for_dim(features)
+    if skeleton is None:
+        raise UserError(f"no skeleton has {features} features, as this motion VAE takes")
+    if stats.feature_dim != features:
+        raise UserError(
+            f"this motion VAE takes {features} features ({skeleton.name}), the statistics have "
+            f"{stats.feature_dim}; pass the --dataset that it was trained on"
+        )
+    encoder = build_text_encoder(settings.text_encoder_type, text_encoder_path or None, device)
+    if encoder.width != width:
+        raise UserError(
+            f"--text_encoder_type {settings.text_encoder_type} gives vectors {encoder.width} wide, "
+            f"this denoiser reads {width}"
+        )
+    if settings.pooled_text and not encoder.pooled:
+        encoder = PooledEncoder(encoder)
+    generator = MLDGenerator(
+        model.to(device),
+        vae.to(device).eval().requires_grad_(False),
+        settings,
+        stats.to(device),
+        CachedTextEncoder(encoder),
+        skeleton,
+        torch.device(device),
+    )
+    return replace(generator, sampler=STUDENT_SAMPLER) if generator.is_student else generator
+
+
+def load_mld(
+    model_path: Path, device: torch.device | str, data_dir: str = "", text_encoder_path: str = ""
+) -> MLDGenerator:
+    """A published or own checkpoint, in eval mode, with its kind's sampler and guidance.
+
+    The statistics come from ``stats.npz`` beside it, else from the dataset of its number of
+    features. Raises UserError for whatever is missing or does not fit.
+    """
+    args = read_model_args(model_path) if (model_path.parent / "args.json").is_file() else {}
+    weights = read_weights(model_path)
+    settings = read_settings(weights, args)
+    vae, model = load_vae(weights, settings), load_denoiser(weights, settings)
+    skeleton = skeleton_for_dim(vae.config.num_features)
+    dataset = {"dataset": skeleton.name} if skeleton else {}
+    stats = load_stats(model_path, dataset | args, data_dir)
+    return assemble(vae, model, settings, stats, device, text_encoder_path)

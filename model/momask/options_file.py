@@ -1,0 +1,75 @@
+"""``opt.txt``, the options of a MoMask folder: ``key: value`` lines between two rulers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from utils.errors import UserError
+from utils.files import write_text
+
+FILE = "opt.txt"
+FIRST_LINE, LAST_LINE = f"{'-' * 12} Options {'-' * 13}", f"{'-' * 14} End {'-' * 16}"
+
+
+@dataclass(frozen=True)
+class OptionsFile:
+    """The text of every value; readers convert it and name the file where that fails."""
+
+    path: Path
+    values: Mapping[str, str]
+
+    @staticmethod
+    def read(folder: Path) -> "OptionsFile":
+        """Raises UserError when the folder has none."""
+        path = folder / FILE
+        if not path.is_file():
+            raise UserError(f"{path} does not exist; a MoMask folder needs its options")
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        pairs = (line.split(":", 1) for line in lines if ":" in line and not line.startswith("---"))
+        return OptionsFile(path, {key.strip(): value.strip() for key, value in pairs})
+
+    def text(self, key: str) -> str:
+        if key not in self.values:
+            raise UserError(f"{self.path} lacks the entry {key}; copy the published file again")
+        return self.values[key]
+
+    def integer(self, key: str) -> int:
+        """Raises UserError unless it is a whole number of at least 1."""
+        value = self.text(key)
+        if not value.isdigit() or int(value) < 1:
+            raise UserError(f"{self.path}: {key} is {value!r}, not a positive whole number")
+        return int(value)
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """Raises UserError unless it is a number in [0, 1]."""
+        if default is not None and key not in self.values:
+            return default
+        value = self.text(key)
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1.0
+        if not 0 <= number <= 1:
+            raise UserError(f"{self.path}: {key} is {value!r}, not a number between 0 and 1")
+        return number
+
+    def flag(self, key: str) -> bool:
+        value = self.text(key)
+        if value not in ("True", "False"):
+            raise UserError(f"{self.path}: {key} is {value!r}, neither True nor False")
+        return value == "True"
+
+    def require(self, key: str, only: str) -> None:
+        """Raises UserError unless `key` has the one value that the networks here are made for."""
+        if self.text(key) != only:
+            raise UserError(
+                f"{self.path}: {key} is {self.values[key]!r}; only {only!r}, the published value, "
+                "is supported"
+            )
+
+
+def write_options(folder: Path, values: Mapping[str, Any]) -> None:
+    """Write ``opt.txt`` with sorted keys, as upstream does."""
+    lines = [f"{key}: {values[key]}" for key in sorted(values)]
+    write_text(folder / FILE, "\n".join([FIRST_LINE, *lines, LAST_LINE]) + "\n")

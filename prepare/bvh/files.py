@@ -1,0 +1,44 @@
+"""The BVH files of a folder, and the names by which tables refer to them."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from utils.errors import UserError
+
+
+def find_files(root: Path) -> list[Path]:
+    """All BVH files in a folder and its subfolders, sorted. Raises UserError when there is none."""
+    if not root.is_dir():
+        raise UserError(f"--bvh_dir {root} is not a folder")
+    files = sorted(path for path in root.rglob("*") if path.suffix.lower() == ".bvh")
+    if not files:
+        raise UserError(f"--bvh_dir {root} holds no .bvh file, not even in its subfolders")
+    return files
+
+
+def match_files(names: Iterable[str], paths: Iterable[Path], root: Path) -> dict[str, Path]:
+    """Find for each name of a table the file it means; names that mean none are left out.
+
+    A name is a path relative to `root` or a base name, each with or without its extension.
+    Raises UserError when a base name fits several files.
+    """
+    exact: dict[str, Path] = {}
+    base: dict[str, list[Path]] = defaultdict(list)
+    for path in paths:
+        relative = path.relative_to(root)
+        exact |= {relative.as_posix(): path, relative.with_suffix("").as_posix(): path}
+        for name in (path.name, path.stem):
+            base[name].append(path)
+    found = {}
+    for name in names:
+        if name in exact:
+            found[name] = exact[name]
+        elif len(base[name]) == 1:
+            found[name] = base[name][0]
+        elif base[name]:
+            raise UserError(
+                f"{name!r} fits {len(base[name])} files, for example {base[name][0]} and "
+                f"{base[name][1]}; write the path relative to {root}"
+            )
+    return found

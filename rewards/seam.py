@@ -1,0 +1,36 @@
+"""The seam between preference optimisation and any reward: a frozen judge of samples."""
+
+from typing import Protocol
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from data_loaders.skeleton import Skeleton
+from model.seam import Samples
+from utils.errors import UserError
+
+
+class Reward(Protocol):
+    """Scores raw samples; it owns its normalisation and reads nothing beyond a length."""
+
+    def score(self, raw: Samples, captions: list[str]) -> Tensor:
+        """Rewards ``[B]`` in [0, 1]."""
+
+    def embed(self, raw: Samples) -> Tensor:
+        """Embeddings ``[B, d]``, whose cosine says how alike two samples are."""
+
+    def check(self, skeleton: Skeleton | None) -> None:
+        """Raises UserError when it cannot read raw samples of `skeleton` (None: not motions)."""
+
+
+def similarity(a: Tensor, b: Tensor) -> Tensor:
+    """(cos + 1) / 2 of paired rows ``[B, d]`` -> ``[B]``."""
+    return (F.cosine_similarity(a, b, dim=-1, eps=1e-12) + 1) / 2
+
+
+def check_width(name: str, width: int, skeleton: Skeleton | None, remedy: str) -> None:
+    """Raises UserError where a reward of `width` features meets other raw samples."""
+    found = "other samples" if skeleton is None else f"{skeleton.name} motions"
+    if skeleton is None or width != skeleton.feature_dim:
+        features = "none" if skeleton is None else str(skeleton.feature_dim)
+        raise UserError(f"{name} takes {width} features, {found} have {features}; {remedy}")

@@ -1,0 +1,82 @@
+"""Tiny untrained networks of MoMask, and a folder of them in upstream's layout."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from data_loaders.normalizer import Statistics
+from data_loaders.skeleton import KIT, Skeleton
+from model.momask.checkpoints import LENGTHS, save_part, save_tokens, save_transformer
+from model.momask.lengths import LengthEstimator
+from model.momask.rvq import RVQVAE, RVQConfig
+from model.momask.transformers import (
+    BaseTransformer,
+    ResidualTransformer,
+    TokenTransformer,
+    TransformerConfig,
+    Vocabulary,
+)
+from model.text.encoders import BUILTIN_WIDTH
+from tests.model.tiny import tiny_stats
+
+FEATURES = 35  # of a skeleton of three joints
+CODES, LAYERS = 12, 3
+VOCABULARY = Vocabulary(CODES, 8, LAYERS)
+TEXT_WIDTH = 6
+
+
+def tiny_rvq(features: int = FEATURES, **changes) -> RVQVAE:
+    """In eval mode, with random codes."""
+    settings = {
+        "nb_code": CODES,
+        "code_dim": VOCABULARY.width,
+        "num_quantizers": LAYERS,
+        "width": 10,
+        "depth": 2,
+        "dropout": 0.0,
+        "quantize_dropout_prob": 0.0,
+    }
+    torch.manual_seed(0)
+    rvq = RVQVAE(RVQConfig(**(settings | changes)), features)
+    for layer in rvq.quantizer.layers:
+        layer.codebook.normal_()
+    return rvq.eval()
+
+
+def tiny_transformer(
+    kind: type[TokenTransformer],
+    text_width: int = TEXT_WIDTH,
+    vocabulary: Vocabulary = VOCABULARY,
+    **changes,
+) -> TokenTransformer:
+    """In eval mode, with weights that are large enough to make a difference."""
+    settings = {"latent_dim": 16, "ff_size": 24, "n_layers": 2, "n_heads": 2, "dropout": 0.0}
+    torch.manual_seed(1)
+    model = kind(TransformerConfig(**(settings | changes)), vocabulary, text_width)
+    for parameter in model.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    return model.eval()
+
+
+def random_text(batch: int, width: int = TEXT_WIDTH) -> Tensor:
+    return torch.randn(batch, width, generator=torch.Generator().manual_seed(3))
+
+
+def valid_tokens(counts: list[int], tokens: int | None = None) -> Tensor:
+    return torch.arange(tokens or max(counts)) < torch.tensor(counts)[:, None]
+
+
+def write_folders(root: Path, skeleton: Skeleton = KIT, **rvq_changes) -> Path:
+    """RVQ, both transformers and the length estimator; returns the base transformer's folder."""
+    rvq = tiny_rvq(skeleton.feature_dim, **rvq_changes)
+    stats: Statistics = tiny_stats(skeleton)
+    args = {"dataset_name": "kit", "text_encoder_type": "builtin"}
+    save_tokens(root / "rvq", rvq, stats, args)
+    base = tiny_transformer(BaseTransformer, BUILTIN_WIDTH)
+    save_transformer(root / "base", base, "rvq", args)
+    residual = tiny_transformer(ResidualTransformer, BUILTIN_WIDTH)
+    save_transformer(root / "tres_small", residual, "rvq", args)
+    lengths = root / "length_estimator" / "model" / LENGTHS.file
+    save_part(lengths, LENGTHS, LengthEstimator(BUILTIN_WIDTH))
+    return root / "base"
