@@ -173,8 +173,8 @@ def page(options: Options) -> str:
 ## Which differences mean something
 
 {tuned} minus {control}, in this run and as the mean of {count} seeds with its 95 % interval.
-Through their seeds alone, two runs differ by up to the last figures but one (95 %); what exceeds them is
-called better or worse.
+Through their seeds alone, two runs differ by up to the last figures but one (95 %); what exceeds
+them is called better or worse.
 
 {difference_table("reward, judge, joints", judged)}
 
