@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from data_loaders.skeleton import HUMANML, KIT
+from data_loaders.vocabulary import write_words
 from model.mdm import generator as generators
 from sample import generation as script
 from sample.generation import (
@@ -194,18 +195,18 @@ def test_blank_lines_of_a_prompt_file_are_skipped(tmp_path) -> None:
 def test_words_and_lengths_that_training_never_saw_are_told(tmp_path, capsys) -> None:
     model_path = write_tiny_checkpoint(tmp_path / "run")
     write_words(model_path.parent, ["a man walks to the left"])
-    run(model_path, text_prompt="An astronaut moonwalks left", motion_length=0.5)
+    run(str(model_path), text_prompt="An astronaut moonwalks left", motion_length=0.5)
     output = capsys.readouterr().out
     assert "never held: an, astronaut, moonwalks\n" in output
     assert "10 frames are fewer than those of any training clip (2 s or more)" in output
-    run(model_path, text_prompt="a man walks", motion_length=3)
+    run(str(model_path), text_prompt="a man walks", motion_length=3)
     assert "warning" not in capsys.readouterr().out
 
 
 def test_a_folder_stands_for_its_best_or_newest_checkpoint(tmp_path) -> None:
     model_path = write_tiny_checkpoint(tmp_path / "run")
     whole, folder = (
-        run(path, text_prompt="a man walks", output_dir=str(tmp_path / name))
+        run(str(path), text_prompt="a man walks", output_dir=str(tmp_path / name))
         for name, path in (("a", model_path), ("b", model_path.parent))
     )
     same = [load_results(out / "results.npy").motion for out in (whole, folder)]
