@@ -186,7 +186,7 @@ def test_training_learns_to_tell_motions_apart(folder: Path, tmp_path: Path) -> 
     [
         (["--window", "22"], "--window 22 must be a multiple of 4"),
         (["--glove_dir", "nowhere"], "has no our_vab_data.npy"),
-        (["--batch_size", "999"], "--batch_size 999 exceeds"),
+        (["--batch_size", "999"], "--batch_size 999 x 1 processes exceeds"),
         (["--movement_batch_size", "999999"], "--movement_batch_size 999999 exceeds"),
         (["--data_dir", "nowhere"], "folder nowhere does not exist"),
     ],
