@@ -172,14 +172,16 @@ def page(options: Options) -> str:
 
 ## Which differences mean something
 
-{tuned} minus {control}. The last figures but one come from {count} seeds of the shipped models: a
-single run may differ by so much (95 %) through its seed alone.
+{tuned} minus {control}, in this run and as the mean of {count} seeds with its 95 % interval. Two runs
+differ by up to the last figures but one through their seeds alone (95 %); what exceeds them is called
+better or worse.
 
-{difference_table("judge", judged)}
+{difference_table("reward, judge, joints", judged)}
 
 {difference_table("evaluators", evaluated)}
 
-{verdict("the judge", judged, pair)} {verdict("the evaluators", evaluated, pair)}
+{verdict("reward, judge and joints", judged, pair)}
+{verdict("the evaluators", evaluated, pair)}
 
 ## Look at it
 
