@@ -16,18 +16,19 @@ def plan(**changes) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize(
-    ("step", "changes", "expected"),
+    ("step", "has_best", "changes", "expected"),
     [
-        (0, {}, 50),  # the first validation makes the first best one
-        (0, {"val_interval": 500}, 200),
-        (0, {"num_steps": 30}, 30),
-        (50, {}, 200),
-        (200, {}, 400),
-        (450, {}, 600),
+        (0, False, {}, 50),
+        (0, False, {"val_interval": 500}, 200),
+        (0, False, {"num_steps": 30}, 30),
+        (20, False, {}, 50),
+        (50, True, {}, 200),
+        (200, True, {}, 400),
+        (450, True, {}, 600),
     ],
 )
-def test_the_first_checkpoint(step: int, changes: dict, expected: int) -> None:
-    assert first_checkpoint(plan(**changes), step) == expected
+def test_the_first_checkpoint(step: int, has_best: bool, changes: dict, expected: int) -> None:
+    assert first_checkpoint(plan(**changes), step, has_best) == expected
 
 
 def test_steps_places_and_the_first_checkpoint_are_told_before_the_start(tmp_path, capsys) -> None:
@@ -36,7 +37,7 @@ def test_steps_places_and_the_first_checkpoint_are_told_before_the_start(tmp_pat
     assert first.startswith(f"30 steps; checkpoints go to {tmp_path / 'run'}, the first at step 10")
     train(tmp_path / "run", resume=True, num_steps=50)
     assert capsys.readouterr().out.startswith("20 steps after the 30 done; ")
-    assert announcement(plan(), 600) == "all 600 steps are done; a larger --num_steps goes on"
+    assert announcement(plan(), 600, 600) == "all 600 steps are done; a larger --num_steps goes on"
 
 
 def test_the_pace_is_told_once_after_three_steps(tmp_path, capsys) -> None:
@@ -50,7 +51,7 @@ def test_the_pace_is_told_once_after_three_steps(tmp_path, capsys) -> None:
 def test_the_estimate_leaves_the_first_step_out(monkeypatch) -> None:
     clock = iter((100.0, 104.0))  # after the first and the third step, whatever came before
     monkeypatch.setattr("train.pace.time.monotonic", lambda: next(clock))
-    pace = Pace(plan(), 0, "cuda")
+    pace = Pace(plan(), 0, 50, "cuda")
     assert [pace.tell(step) for step in (1, 2)] == [[], []]
     (line,) = pace.tell(3)
     assert line.startswith("2 s per step: about 20 min of steps left")
@@ -59,15 +60,15 @@ def test_the_estimate_leaves_the_first_step_out(monkeypatch) -> None:
 
 
 def test_no_estimate_where_the_third_step_is_the_last() -> None:
-    pace = Pace(plan(num_steps=3), 0, "cpu")
+    pace = Pace(plan(num_steps=3), 0, 3, "cpu")
     assert [pace.tell(step) for step in (1, 2, 3)] == [[], [], []]
 
 
 def test_over_a_day_on_a_cpu_names_the_small_configurations() -> None:
     slow, steps = 200.0, plan()
-    assert len(estimate(steps, 3, slow, "cuda")) == 1
-    assert len(estimate(steps, 3, 100.0, "cpu")) == 1
-    *_, warning = estimate(steps, 3, slow, "cpu")
+    assert len(estimate(steps, 3, 50, slow, "cuda")) == 1
+    assert len(estimate(steps, 3, 50, 100.0, "cpu")) == 1
+    *_, warning = estimate(steps, 3, 50, slow, "cpu")
     assert re.match(r"warning: that is over a day on this CPU; .*--config", warning)
     assert SMALL in warning
     assert list(PROJECT_ROOT.glob(SMALL))
