@@ -172,9 +172,9 @@ def page(options: Options) -> str:
 
 ## Which differences mean something
 
-{tuned} minus {control}, in this run and as the mean of {count} seeds with its 95 % interval. Two runs
-differ by up to the last figures but one through their seeds alone (95 %); what exceeds them is called
-better or worse.
+{tuned} minus {control}, in this run and as the mean of {count} seeds with its 95 % interval.
+Through their seeds alone, two runs differ by up to the last figures but one (95 %); what exceeds
+them is called better or worse.
 
 {difference_table("reward, judge, joints", judged)}
 
