@@ -121,13 +121,14 @@ def convert_trial(clips: list[Clip], folder: Path) -> list[Outcome]:
     outcomes = []
     for clip in clips:
         part = torch.from_numpy(trial.joints[clip.cut.start : clip.cut.end])
+        versions = (part, mirror_joints(part))[: len(clip.entries)]
         try:
-            motions = [process_joints(part), process_joints(mirror_joints(part))]
+            motions = [process_joints(joints) for joints in versions]
         except ValueError as error:
             where = f"{path.name} {clip.cut.start}:{clip.cut.end}"
             outcomes.append(Outcome(problem=f"{where}: {error}"))
             continue
-        for entry, motion in zip(clip.entries, motions, strict=False):
+        for entry, motion in zip(clip.entries, motions, strict=True):
             rows = write_motion(folder, entry.name, motion)
         outcomes.append(Outcome(rows, len(part), trial.native_frames))
     return outcomes
