@@ -18,6 +18,8 @@ is from the same clips of HumanML3D itself, for those who have it; with --tmr_pa
 that was trained on HumanML3D sees both.
 """
 
+from utils.start import entry_point
+
 import dataclasses
 import sys
 from dataclasses import dataclass
@@ -30,7 +32,7 @@ from prepare.cmu.trials import find_trials
 from prepare.cmu.verify import verify
 from prepare.write_dataset import DatasetWriter
 from tmr.model import TMR
-from utils.errors import UserError, entry_point
+from utils.errors import UserError
 from utils.files import write_json
 from utils.options import option, parse_options
 

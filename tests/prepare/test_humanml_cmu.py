@@ -19,17 +19,15 @@ from prepare.cmu.compare import aligned
 from prepare.cmu.humanml import read_humanml
 from prepare.cmu.trials import EASED_FRAMES, find_trials, load_trial, without_t_pose
 from prepare.cmu.verify import verify
-from tests.paths import needs_cmu
 from tests.prepare.cmu_files import (
     Row,
     as_clone,
     as_zip,
     perform,
-    read_table,
-    unpack_shared,
     write_humanml,
     write_trial,
 )
+from tests.prepare.test_from_bvh import bvh_text
 from tests.tmr.tiny import tiny_tmr
 from tests.train.scripts import run_main
 
@@ -153,8 +151,6 @@ def test_a_clone_and_its_archive_read_the_same(source: Path, tmp_path) -> None:
 
 
 def test_bvh_copies_stand_in_for_missing_files(source: Path, tmp_path) -> None:
-    from tests.prepare.test_from_bvh import bvh_text
-
     shutil.copytree(source / "mocap", tmp_path / "mocap")
     for trial in ("07_01", "60_02"):
         (tmp_path / "mocap" / f"{trial}.bvh").write_text(bvh_text(frames=301, fps=30))
@@ -344,68 +340,9 @@ def test_a_folder_without_common_clips_is_told(acted: Path, tmp_path, capsys) ->
     assert "has no clip of" in message
 
 
-# Frame rates and the real files
-
-
 def test_frame_rates() -> None:
     rates = {"60_01": 60, "62_25": 60, "62_26": 120, "74_09": 120, "89_01": 60, "07_01": 120}
     assert {trial: native_fps(trial) for trial in rates} == rates
     names = {"07_01": "07_01", "7_1": "07_01", "135_04": "135_04", "80_63_poses": "80_63"}
     assert {stem: trial_name(stem) for stem in names} == names
     assert trial_name("walk_01") is None
-
-
-@needs_cmu
-def test_every_frame_rate_of_the_index() -> None:
-    rows = read_table("index.csv")
-    assert len(rows) == 2913
-    assert {r["trial"] for r in rows if native_fps(r["trial"]) != int(r["native_fps"])} == set()
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("shared")
-    unpack_shared(folder)
-    return folder
-
-
-@needs_cmu
-def test_recorded_trials_are_bodies_on_a_floor(shared: Path) -> None:
-    trials = find_trials(shared / "mocap")
-    assert len(trials) == 103
-    chosen = np.random.default_rng(0).choice(sorted(trials), 30, replace=False)
-    assert sum(trials[trial].suffix == ".amc" for trial in chosen) > 5
-    for trial in chosen:
-        found = load_trial(trials[trial], native_fps(trial))
-        assert np.isfinite(found.joints).all()
-        feet = found.joints[:, [7, 8, 10, 11], 1].min(axis=1)
-        assert abs(np.quantile(feet, 0.05)) < 0.1, trial
-        if trials[trial].suffix == ".amc":
-            amc = read_amc(trials[trial], native_fps(trial))
-            ends = amc.global_positions()
-            bones = ends[:, 1:] - ends[:, list(amc.skeleton.parents[1:])]
-            assert np.ptp(np.linalg.norm(bones, axis=-1), axis=0).max() < 1e-6, trial
-
-
-@needs_cmu
-def test_captions_of_the_real_clips_fit_their_motions(shared: Path) -> None:
-    report = build(shared, shared / "out", "--mirror", "false")
-    assert report["clips"] == {"train": 117, "val": 10, "test": 15}
-    assert report["captions"] == 425
-    found = verify(shared / "out")
-    least = {
-        "climb": (24, 1.0),
-        "run": (31, 31 / 33),
-        "kick": (14, 14 / 16),
-        "jump": (30, 30 / 34),
-        "squat or bend": (14, 14 / 15),
-        "spin or turn around": (27, 27 / 29),
-    }
-    assert [action.name for action in found.actions] == list(least)
-    for action in found.actions:
-        count, share = least[action.name]
-        assert action.agree >= count
-        assert action.agree / action.total >= share
-        assert action.base < 0.4
-    assert found.right
-    assert found.trials.agree == found.trials.total >= 50

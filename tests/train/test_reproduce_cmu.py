@@ -101,5 +101,5 @@ def test_a_missing_download_is_told_with_the_command_that_brings_it(
     assert end.value.code == 2
     output = capsys.readouterr().out
     assert "cmu_dataset failed" in output
-    assert "bring it with: bash prepare/download_cmu.sh" in output
+    assert "prepare/download_cmu.sh" in output
     assert len(started) == 1
