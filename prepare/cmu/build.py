@@ -20,6 +20,7 @@ from prepare.write_dataset import SPLITS, ClipEntry, DatasetWriter, NotedCaption
 from utils.errors import UserError
 
 CUTS_FILE = "cuts.json"
+SHORTEST = 3  # poses; of fewer nothing can be measured
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Report:
     """clips: per split, mirror images included. hours, captions: without them. files: by format.
 
     left_out: reason -> clips. shorter: clip -> poses that its trial lacks at the end.
+    unusable_lines: of caption files.
     """
 
     clips: dict[str, int]
@@ -55,6 +57,7 @@ class Report:
     files: dict[str, int]
     left_out: dict[str, list[str]]
     shorter: dict[str, int]
+    unusable_lines: list[str]
 
     def summary(self) -> str:
         """A few lines for the terminal."""
@@ -70,6 +73,8 @@ class Report:
             f"clip {clip} is {poses} poses shorter than in HumanML3D: its trial ends before"
             for clip, poses in self.shorter.items()
         ]
+        if self.unusable_lines:
+            lines.append(f"{len(self.unusable_lines)} lines of caption files not usable")
         return "\n".join(lines)
 
 
@@ -123,6 +128,8 @@ def convert_trial(clips: list[Clip], folder: Path) -> list[Outcome]:
         part = torch.from_numpy(trial.joints[clip.cut.start : clip.cut.end])
         versions = (part, mirror_joints(part))[: len(clip.entries)]
         try:
+            if len(part) < SHORTEST:
+                raise ValueError(f"the trial has {len(part)} poses there")
             motions = [process_joints(joints) for joints in versions]
         except ValueError as error:
             where = f"{path.name} {clip.cut.start}:{clip.cut.end}"
@@ -161,7 +168,7 @@ def build_dataset(
     if not made:
         reasons = ", ".join(f"{len(names)} {reason}" for reason, names in left_out.items())
         raise UserError(f"none of {len(humanml.cuts)} clips can be made: {reasons}")
-    report = make_report(made, left_out)
+    report = make_report(made, left_out, humanml)
     writer.write_extra(CUTS_FILE, {clip.cut.clip: record(clip, outcome) for clip, outcome in made})
     writer.write_extra("report.json", dataclasses.asdict(report))
     return report
@@ -176,7 +183,10 @@ def record(clip: Clip, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def make_report(made: list[tuple[Clip, Outcome]], left_out: dict[str, list[str]]) -> Report:
+def make_report(
+    made: list[tuple[Clip, Outcome]], left_out: dict[str, list[str]], humanml: HumanML
+) -> Report:
+    names = [entry.name for clip, _ in made for entry in clip.entries]
     splits = Counter(entry.split for clip, _ in made for entry in clip.entries)
     lacking = {c.cut.clip: c.cut.end - c.cut.start - outcome.poses for c, outcome in made}
     return Report(
@@ -186,4 +196,9 @@ def make_report(made: list[tuple[Clip, Outcome]], left_out: dict[str, list[str]]
         files=dict(Counter(path.suffix for path in {clip.path for clip, _ in made})),
         left_out=left_out,
         shorter={name: poses for name, poses in lacking.items() if poses > 0},
+        unusable_lines=[
+            f"{name} {problem}"
+            for name in names
+            for problem in parse_captions(humanml.text(name))[1]
+        ],
     )

@@ -78,8 +78,9 @@ class Comparison:
 def read_pairs(ours: Path, theirs: Path) -> list[Pair]:
     """The clips that both folders have. Raises UserError when there is none."""
     pairs = []
+    cuts = read_json(ours / CUTS_FILE)
     test = set((ours / "test.txt").read_text(encoding="utf-8").split())
-    for clip in read_json(ours / CUTS_FILE):
+    for clip in cuts:
         paths = [folder / "new_joint_vecs" / f"{clip}.npy" for folder in (ours, theirs)]
         captions, _ = read_caption_file(ours / "texts" / f"{clip}.txt")
         whole = [caption.text for caption in captions if caption.whole_clip]

@@ -119,6 +119,8 @@ def test_names_splits_and_captions_are_those_of_humanml(source: Path, tmp_path) 
 def test_what_is_missing_is_counted_and_named(source: Path, tmp_path, capsys) -> None:
     rows = [*ROWS, Row("000018", "07_01", 20, 90, ("a person walks past the end",))]
     humanml = write_humanml(tmp_path / "humanml", rows)
+    with open(humanml / "texts" / "000010.txt", "a") as file:
+        file.write("a person#without times\n")
     report = build(source, tmp_path / "out", "--mirror", "false", humanml=humanml)
     reasons = report["left_out"]
     assert reasons.pop("no file of the trial") == ["000013"]
@@ -129,12 +131,15 @@ def test_what_is_missing_is_counted_and_named(source: Path, tmp_path, capsys) ->
         str(source / "mocap" / "subjects" / "07" / "07_02.amc"): ["000017"],
     }
     assert report["shorter"] == {"000018": 20}
+    (line,) = report["unusable_lines"]
+    assert line.startswith("000010 line 2: expected caption#tokens#from#to")
     assert report["files"] == {".amc": 2}
     assert report["captions"] == 5
     assert report["hours"] == pytest.approx((59 + 49 + 64 + 49) / 20 / 3600)
     output = capsys.readouterr().out
     assert "4 clips (train 3, val 1, test 0) from 2 .amc files" in output
     assert "1 clips left out: no file of the trial" in output
+    assert "1 lines of caption files not usable" in output
     assert "clip 000018 is 20 poses shorter than in HumanML3D" in output
 
 
