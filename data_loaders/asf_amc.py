@@ -9,7 +9,6 @@ parent by C M C^-1. Turns are taken about fixed axes in the order in which they 
 rz" is M = Rz Ry Rx on column vectors. Limits, masses and everything else of a file are ignored.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_loaders.bvh import MAX_BYTES, MAX_DEGREES
 from utils.errors import UserError
 from utils.rotations import quat_about, quat_inverse, quat_multiply, quat_rotate
 
@@ -134,6 +134,10 @@ def parse_amc(path: str | Path, skeleton: Asf, frame_rate: float) -> Amc:
 
 def _read(path: str | Path) -> str:
     try:
+        if Path(path).stat().st_size > MAX_BYTES:
+            raise UserError(
+                f"{path} is larger than {MAX_BYTES >> 20} MB; cut it into shorter takes"
+            )
         return Path(path).read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
@@ -310,9 +314,10 @@ def _numbers(line: int, words: list[str], count: int = 3) -> list[float]:
         values = [float(word) for word in words]
     except ValueError:
         values = []
-    if len(values) != count or not all(map(math.isfinite, values)):
+    if len(values) != count or not all(abs(value) <= MAX_DEGREES for value in values):
         needed = "a finite number" if count == 1 else f"{count} finite numbers"
-        raise ValueError(f"line {line}: expected {needed}, found {' '.join(words)!r}")
+        found = " ".join(words)
+        raise ValueError(f"line {line}: expected {needed} up to {MAX_DEGREES:g}, found {found!r}")
     return values
 
 
@@ -367,13 +372,13 @@ def _row(frame: dict[str, list[str]], widths: dict[str, int], line: int) -> list
 def _as_numbers(rows: list[list[str]], text: str) -> np.ndarray:
     """All at once, as line by line takes twice as long; the bad line is searched when there is one.
 
-    Raises ValueError for anything that is not a finite number.
+    Raises ValueError for anything that is not a finite number, or that no recording holds.
     """
     try:
         numbers = np.array([list(map(float, row)) for row in rows])
     except ValueError:
         numbers = np.array(np.nan)
-    if not np.isfinite(numbers).all():
+    if not (np.abs(numbers) <= MAX_DEGREES).all():
         for number, line in enumerate(text.splitlines(), start=1):
             words = line.split()
             if words and words[0][0] not in "#:":

@@ -68,6 +68,11 @@ def frames_per_second(frame_rate: str, path: Path) -> float | None:
         if trial is None:
             raise UserError(f"{path}: no trial of the CMU database is named so; give --frame_rate")
         return native_fps(trial)
+    return positive_rate(frame_rate)
+
+
+def positive_rate(frame_rate: str) -> float:
+    """Raises UserError for anything but a positive number."""
     try:
         rate = float(frame_rate)
     except ValueError:

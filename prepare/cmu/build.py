@@ -20,6 +20,7 @@ from prepare.write_dataset import SPLITS, ClipEntry, DatasetWriter, NotedCaption
 from utils.errors import UserError
 
 CUTS_FILE = "cuts.json"
+WORTHWHILE = 20  # trials per process
 SHORTEST = 3  # poses; of fewer nothing can be measured
 
 
@@ -151,13 +152,17 @@ def build_dataset(
 ) -> Report:
     """Fill the folder of an open `writer`. Raises UserError when no clip can be made."""
     clips, left_out = choose_clips(humanml, trials, root, mirror)
+    if not clips:
+        raise nothing_made(humanml, left_out)
     by_trial: dict[str, list[Clip]] = defaultdict(list)
     for clip in clips:
         by_trial[clip.cut.trial].append(clip)
     made: list[tuple[Clip, Outcome]] = []
     convert = functools.partial(convert_trial, folder=writer.folder)
     jobs = list(by_trial.values())
-    for job, outcomes in zip(jobs, run_jobs(convert, jobs, workers, unit="trial"), strict=True):
+    for job, outcomes in zip(
+        jobs, run_jobs(convert, jobs, workers, "trial", WORTHWHILE), strict=True
+    ):
         for clip, outcome in zip(job, outcomes, strict=True):
             if outcome.problem:
                 left_out.setdefault(outcome.problem, []).append(clip.cut.clip)
@@ -166,12 +171,16 @@ def build_dataset(
             for entry in clip.entries:
                 writer.register(entry, outcome.rows)
     if not made:
-        reasons = ", ".join(f"{len(names)} {reason}" for reason, names in left_out.items())
-        raise UserError(f"none of {len(humanml.cuts)} clips can be made: {reasons}")
+        raise nothing_made(humanml, left_out)
     report = make_report(made, left_out, humanml)
     writer.write_extra(CUTS_FILE, {clip.cut.clip: record(clip, outcome) for clip, outcome in made})
     writer.write_extra("report.json", dataclasses.asdict(report))
     return report
+
+
+def nothing_made(humanml: HumanML, left_out: dict[str, list[str]]) -> UserError:
+    reasons = ", ".join(f"{len(names)} {reason}" for reason, names in left_out.items())
+    return UserError(f"none of {len(humanml.cuts)} clips can be made: {reasons}")
 
 
 def record(clip: Clip, outcome: Outcome) -> dict[str, Any]:

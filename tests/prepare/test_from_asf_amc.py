@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from prepare.bvh.clip import load_clip
-from prepare.from_bvh import build_dataset
+from prepare.bvh.dataset import Options, build_dataset
 from tests.data_loaders.asf_files import amc_text
 from tests.prepare.cmu_files import perform, write_trial
-from tests.prepare.test_from_bvh import bvh_text, options_for
+from tests.prepare.rigs import bvh_text
 from tests.train.scripts import run_main
 from utils.errors import UserError
 
@@ -27,8 +27,9 @@ def walks(tmp_path: Path) -> Path:
 
 
 def test_amc_files_become_a_dataset(walks: Path) -> None:
-    settings = {"input_format": "asf_amc", "frame_rate": "cmu", "val_share": 0.0}
-    report = build_dataset(options_for(walks, **settings))
+    names = {"bvh_dir": "bvh", "captions": "captions.csv", "out": "out"}
+    places = {option: str(walks / name) for option, name in names.items()}
+    report = build_dataset(Options(**places, input_format="asf_amc", frame_rate="cmu", jobs=1))
     assert report.skipped == {}
     joints = [np.load(walks / "out" / "new_joints" / f"{n:06d}.npy") for n in range(3)]
     assert [len(motion) for motion in joints] == [59, 59, 59]

@@ -27,7 +27,7 @@ from tests.prepare.cmu_files import (
     write_humanml,
     write_trial,
 )
-from tests.prepare.test_from_bvh import bvh_text
+from tests.prepare.rigs import bvh_text
 from tests.tmr.tiny import tiny_tmr
 from tests.train.scripts import run_main
 
