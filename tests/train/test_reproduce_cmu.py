@@ -8,7 +8,7 @@ import yaml
 from tests.paths import ROOT
 from tests.prepare.cmu_files import Row, perform, write_humanml, write_trial
 from tests.train.scripts import LOOP, NETWORK, run_main
-from train import reproduce
+from train import plans
 from utils.files import read_json
 
 SPLITS = ("train",) * 12 + ("val",) * 16 + ("test",) * 8  # the evaluators ask for 32 clips in val
@@ -49,7 +49,7 @@ def place(tmp_path: Path, monkeypatch) -> Path:
         rows.append(Row(f"{number:06d}", trial, 0, 52, captions, split=split))
     write_humanml(tmp_path / "dataset" / "HumanML3D", rows)
     write_small_configs(tmp_path / "configs")
-    monkeypatch.setattr(reproduce, "CONFIGS", tmp_path / "configs" / "reproduce")
+    monkeypatch.setattr(plans, "CONFIGS", tmp_path / "configs" / "reproduce")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
