@@ -41,10 +41,10 @@ from utils.options import option, parse_options
 class Options:
     mocap: str = option("", "folder of the CMU database: ASF/AMC files or BVH copies")
     humanml: str = option("", "HumanML3D's repository (folder or zip), or what is there of it")
-    out: str = option("", "dataset folder to make, or to check", required=True)
-    overwrite: bool = option(False, "replace a dataset that is already there")
+    out: str = option("", "dataset folder to make, or to check", required=True, free="always")
+    overwrite: bool = option(False, "replace a dataset that is already there", free="always")
     mirror: bool = option(True, "also write the left-right mirror image of every clip")
-    jobs: int = option(0, "worker processes; 0 = one per core", minimum=0)
+    jobs: int = option(0, "worker processes; 0 = one per core", minimum=0, free="always")
     verify: bool = option(False, "check that motions and captions of --out belong together")
     compare: str = option("", "folder of HumanML3D itself, to measure the distance of --out to it")
     tmr_path: str = option("", "run folder of a TMR trained on HumanML3D itself, for --compare")
