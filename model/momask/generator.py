@@ -37,7 +37,8 @@ from model.text.condition import Condition
 from utils.errors import UserError
 from utils.masks import length_mask, match_frames, zero_padding
 
-SAMPLER = SamplerOptions("ancestral", 10)  # one algorithm; its steps are the iterations
+ITERATIONS = 10
+SAMPLER = SamplerOptions("ancestral", ITERATIONS)  # there is one algorithm
 GUIDANCE, KIT_GUIDANCE = 4.0, 2.0
 WEIGHTINGS = ("constant", "elbo")
 
@@ -209,7 +210,7 @@ class MoMaskGenerator:
         """The published settings with this generator's iterations and guidance."""
         published = KIT_GUIDANCE if self.skeleton == KIT else GUIDANCE
         return TokenSampling(
-            iterations=self.sampler.steps or SAMPLER.steps or 1,
+            iterations=self.sampler.steps or ITERATIONS,
             guidance=published if self.guidance is None else self.guidance,
         )
 
