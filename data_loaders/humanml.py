@@ -150,6 +150,10 @@ class MotionDataset:
             stats.name, stats.mean, stats.std.where(stats.std > 1e-6, torch.ones(1)), stats.eps
         )
 
+    def captions(self) -> Iterator[str]:
+        """Every caption of the split."""
+        return (caption.text for entry in self.entries for caption in entry.captions)
+
     def meanings(self, captions: list[str]) -> list[str]:
         """What each caption states, so that paraphrases are equal; itself where unknown."""
         notes = self.annotations.captions if self.annotations else {}

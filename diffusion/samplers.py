@@ -36,14 +36,11 @@ def denoiser_of_noise(predict_noise: Denoiser, diffusion: GaussianDiffusion) -> 
     return denoise
 
 
-def noise_from(
-    rng: torch.Generator | None, like: Tensor, same_for_batch: bool = False
-) -> NoiseSource:
-    """Standard normal noise per step; `same_for_batch` repeats the first sample's."""
+def noise_from(rng: torch.Generator | None, like: Tensor) -> NoiseSource:
+    """Standard normal noise per step."""
 
     def draw(step: int) -> Tensor:
-        noise = torch.randn(like.shape, generator=rng, device=like.device, dtype=like.dtype)
-        return noise[:1].expand_as(noise) if same_for_batch else noise
+        return torch.randn(like.shape, generator=rng, device=like.device, dtype=like.dtype)
 
     return draw
 

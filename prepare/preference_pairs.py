@@ -19,11 +19,20 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data_loaders.humanml import Draw, Entry, MotionDataset, collate, open_dataset, unit_length
+from data_loaders.humanml import (
+    DatasetOptions,
+    Draw,
+    Entry,
+    MotionDataset,
+    collate,
+    open_dataset,
+    unit_length,
+)
 from model.checkpoint_files import read_model_args
 from model.compiled import COMPILE_HELP
 from model.families import load_generator
 from model.seam import Samples
+from model.text.encoders import TextEncoderOptions
 from rewards.load import RewardOptions, load_reward
 from train.preference.fixed_pairs import PairIndex, PairKey, PairStore, shard_path, write_shard
 from train.preference.options import CandidateOptions
@@ -31,18 +40,28 @@ from train.preference.pairs import CandidateSampler
 from utils.devices import DeviceOptions, pick_device
 from utils.errors import UserError
 from utils.files import prepare_output_dir
-from utils.options import changed_options, fixed_options, option, parse_options
+from utils.options import (
+    changed_options,
+    fixed_options,
+    option,
+    parse_options,
+    with_default,
+)
 from utils.seeding import SeedOptions, torch_generator
 
 
 @dataclass
-class Options(CandidateOptions, RewardOptions, SeedOptions, DeviceOptions):
+class Options(
+    CandidateOptions,
+    RewardOptions,
+    DatasetOptions,
+    TextEncoderOptions,
+    SeedOptions,
+    DeviceOptions,
+):
     model_path: str = option("", "checkpoint of the reference model", required=True)
     out: str = option("", "folder of the pairs", required=True, free="always")
-    dataset: str = option("humanml", "humanml, kit, or the name of a folder in dataset/")
-    data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
-    text_encoder_path: str = option("", "local folder of CLIP or DistilBERT")
-    num_candidates: int = option(4, "K motions generated per caption", minimum=2)
+    num_candidates: int = with_default(CandidateOptions, "num_candidates", 4, minimum=2)
     num_captions: int = option(0, "training captions, drawn at random; 0 = all", minimum=0)
     batch_size: int = option(64, "captions generated at once, and per file", minimum=1)
     precision: str = option("fp32", "of the generator", choices=("fp32", "bf16"))

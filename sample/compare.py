@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from sample.generate import (
+from sample.generation import (
     SamplingOptions,
     load_for_sampling,
     motion_frames,

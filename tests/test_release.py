@@ -11,10 +11,9 @@ import torch
 import text_motion_sim
 from data_loaders.skeleton import HUMANML
 from model.checkpoint_files import read_model_args
-from model.mdm.checkpoints import save_checkpoint
 from prepare import check
 from rewards.co_embedding import EvaluatorSizes
-from sample.generate import read_prompts
+from sample.generation import read_prompts
 from tests.data_loaders.datasets import write_dataset
 from tests.model.tiny import tiny_generator
 from tests.paths import ROOT
@@ -53,7 +52,7 @@ def release(tmp_path, monkeypatch) -> Path:
     for name in CHECKPOINTS:
         path = Path(name)
         step = int(path.stem.removeprefix("model"))
-        save_checkpoint(tmp_path / path.parent, step, tiny_generator(HUMANML))
+        tiny_generator(HUMANML).save(tmp_path / path.parent, step, None, {})
     reward = tiny_tmr(features=HUMANML.feature_dim)
     reward.save(tmp_path / REWARD)
     statistics = tmp_path / "stats" / "humanml3d" / "guoh3dfeats"

@@ -8,6 +8,7 @@ from torch import Tensor
 
 import text_motion_sim as script
 from data_loaders.humanml import MotionDataset, open_dataset
+from model.seam import Samples
 from tests.data_loaders.datasets import caption_line, write_dataset
 from utils.errors import UserError
 
@@ -30,8 +31,8 @@ class Reader:
     def __init__(self, knows: bool) -> None:
         self.knows = knows
 
-    def score(self, motions: Tensor, lengths: Tensor, captions: list[str]) -> Tensor:
-        numbers = (motions[:, 0, 0] // 1000).int().tolist()
+    def score(self, raw: Samples, captions: list[str]) -> Tensor:
+        numbers = (raw.x[:, 0, 0] // 1000).int().tolist()
         own = [WORDS[number - 1] == c for number, c in zip(numbers, captions, strict=True)]
         return torch.tensor([0.9 if right and self.knows else 0.4 for right in own])
 

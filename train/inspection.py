@@ -11,7 +11,7 @@ from data_loaders.humanml import resolve_dataset
 from eval import humanml_benchmark
 from model.text.encoders import TextEncoderOptions
 from rewards.co_embedding import EvaluatorFiles, EvaluatorPaths
-from sample import generate
+from sample import generation
 from train.data import TrainingOptions
 from utils.options import option
 
@@ -60,8 +60,8 @@ def inspector(options: InspectionOptions) -> Callable[[Path], None]:
             "overwrite": True,
         }
         if options.gen_during_training:
-            generate.generate(
-                generate.Options(
+            generation.generate(
+                generation.Options(
                     num_samples=options.gen_num_samples,
                     num_repetitions=options.gen_num_repetitions,
                     split="val",

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from train.interrupts import StopSignals
-from train.pace import Pace, announcement
+from train.pace import Pace, announcement, first_checkpoint
 from train.run_state import STATE_FILE, check_finite, check_resumable
 from train.trackers import (
     PLATFORMS,
@@ -199,7 +199,10 @@ class Trainer:
         """
         self._open()
         started, main = time.monotonic(), self.accelerator.is_main_process
-        pace = Pace(self.options, self.step, self.accelerator.device.type)
+        first = first_checkpoint(self.options, self.step, self.best is not None)
+        pace = Pace(self.options, self.step, first, self.accelerator.device.type)
+        if main:
+            print(announcement(self.options, self.step, first), flush=True)
         batches, path, stopped = self._endless_batches(), self.save_dir, 0
         with StopSignals() as stop, self._progress() as progress:
             while self.step < self.options.num_steps and not stopped:
@@ -237,7 +240,6 @@ class Trainer:
             self.state_file.unlink(missing_ok=True)  # that of a run which is overwritten
         self.metrics = MetricsFile(self.save_dir, self.step)
         start_trackers(self.accelerator, self.save_dir, self.options, self.step)
-        print(announcement(self.options, self.step), flush=True)
 
     def _progress(self) -> tqdm:
         main = self.accelerator.is_main_process

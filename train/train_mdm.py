@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from data_loaders.humanml import MotionBatch, MotionDataset
+from data_loaders.vocabulary import write_words
 from model.mdm.checkpoints import load_weights
 from model.mdm.generator import MDMGenerator, build_generator
 from model.mdm.network import MDMConfig
@@ -100,6 +101,7 @@ class DenoisingTask:
         return self.generator.error(motions, t, noise, condition, hide if drop_text else None), t
 
     def save(self, save_dir: Path, step: int, average: nn.Module | None, best: bool) -> Path:
+        write_words(save_dir, self.data.captions())
         return self.generator.save(save_dir, step, average, options_to_args(self.options))
 
     def state_dict(self) -> dict[str, Any]:

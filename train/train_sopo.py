@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from data_loaders.humanml import MotionBatch, MotionDataset
+from data_loaders.vocabulary import write_words
 from model.compiled import COMPILE_HELP
 from model.families import load_generator
 from model.seam import Generator, Samples
@@ -159,6 +160,7 @@ class PreferenceTask:
         return {"score": 1 - reward, "reward": reward}
 
     def save(self, save_dir: Path, step: int, average: nn.Module | None, best: bool) -> Path:
+        write_words(save_dir, self.data.captions())
         return self.policy.save(save_dir, step, average, options_to_args(self.options))
 
     def state_dict(self) -> dict[str, Any]:

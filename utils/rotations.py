@@ -46,31 +46,15 @@ def quat_between(a: Tensor, b: Tensor) -> Tensor:
     return normalize(torch.cat([w, torch.linalg.cross(a, b, dim=-1)], dim=-1))
 
 
-def quat_about_y(angle: Tensor) -> Tensor:
-    """Rotation by `angle` (radians) about +Y: ``[...]`` -> ``[..., 4]``. Positive turns Z to X."""
-    zero = torch.zeros_like(angle)
-    return torch.stack([(angle / 2).cos(), zero, (angle / 2).sin(), zero], dim=-1)
-
-
 def quat_about(axis: str, angle: Tensor) -> Tensor:
-    """Rotation by `angle` (radians) about the axis ``"x"``, ``"y"`` or ``"z"``."""
+    """Rotation by `angle` (radians, ``[...]``) about ``"x"``, ``"y"`` or ``"z"``: ``[..., 4]``.
+
+    About Y a positive angle turns Z to X.
+    """
     zero = torch.zeros_like(angle)
     parts = [(angle / 2).cos(), zero, zero, zero]
     parts["wxyz".index(axis)] = (angle / 2).sin()
     return torch.stack(parts, dim=-1)
-
-
-def quat_slerp(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
-    """Spherical interpolation from a (weight 0) to b (weight 1) along the shorter arc."""
-    cosine = (a * b).sum(-1, keepdim=True)
-    b = torch.where(cosine < 0, -b, b)
-    angle = cosine.abs().clamp(max=1.0).acos()
-    sine = angle.sin()
-    near = sine < 1e-6
-    safe = torch.where(near, torch.ones_like(sine), sine)
-    left = torch.where(near, 1 - weight, ((1 - weight) * angle).sin() / safe)
-    right = torch.where(near, weight, (weight * angle).sin() / safe)
-    return normalize(left * a + right * b)
 
 
 def quat_to_matrix(q: Tensor) -> Tensor:

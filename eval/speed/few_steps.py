@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffusion.samplers import NoiseSource, merge_noise, noise_from
-from diffusion.sampling import SAMPLERS, SamplerOptions
+from diffusion.sampling import SamplerOptions
 from model.mdm.generator import MDMGenerator
 from model.seam import Samples
 from rewards.seam import Reward
@@ -20,6 +20,7 @@ from utils.seeding import torch_generator
 from utils.tables import markdown_table
 
 STEPS = (30, 20, 10, 5)
+COMPARED = ("ancestral", "ddim", "dpm", "dpm_sde")  # lcm is for consistency students
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class StepComparison:
         rows = [self._compare(SamplerOptions(), exact)]
         self.generator = generator
         settings = [SamplerOptions()] if generator.autocast else []
-        settings += [SamplerOptions(name, n) for n in STEPS if n < full for name in SAMPLERS]
+        settings += [SamplerOptions(name, n) for n in STEPS if n < full for name in COMPARED]
         return rows + [self._compare(setting, exact) for setting in settings]
 
     def _compare(self, sampler: SamplerOptions, exact: Tensor) -> FewSteps:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from data_loaders.skeleton import HUMANML, Skeleton, forward_kinematics
-from utils.rotations import quat_about, quat_about_y, quat_multiply
+from utils.rotations import quat_about, quat_multiply
 
 OFFSETS = torch.tensor(HUMANML.target_offsets, dtype=torch.float64)
 
@@ -48,7 +48,7 @@ def pose(
     rotations = quat_multiply(quat_about("x", bend), quat_about("z", lean))
     if yaw is None:
         yaw = torch.zeros_like(bend[:, 0])
-    rotations = torch.cat([quat_about_y(yaw)[:, None], rotations[:, 1:]], dim=1)
+    rotations = torch.cat([quat_about("y", yaw)[:, None], rotations[:, 1:]], dim=1)
     root = torch.zeros(len(bend), 3, dtype=torch.float64) if path is None else path
     root = root - root.new_tensor([0.0, 1.0, 0.0]) * leg_height(offsets, skeleton)
     return forward_kinematics(rotations, root, offsets, skeleton)

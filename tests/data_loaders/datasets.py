@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 
 from data_loaders.captions import tag_words
-from data_loaders.normalizer import Statistics
 from data_loaders.skeleton import HUMANML, Skeleton
 
 SPLITS = ("train", "val", "test")
@@ -55,6 +54,6 @@ def write_statistics(folder: Path, width: int) -> None:
         np.save(folder / name, value)
 
 
-def clip_number(row: np.ndarray, stats: Statistics) -> tuple[int, int]:
-    """Which clip and which of its frames a normalised row ``[D]`` is."""
-    return divmod(round(float(stats.denormalize(row)[0])), 1000)
+def clip_number(row: np.ndarray) -> tuple[int, int]:
+    """Which clip and which of its frames a raw row ``[D]`` is."""
+    return divmod(round(float(row[0])), 1000)

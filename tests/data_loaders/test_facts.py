@@ -15,7 +15,7 @@ from data_loaders.facts import (
 )
 from data_loaders.features import features_to_joints, mirror_joints, process_joints
 from tests.data_loaders.scenes import SCENES, jump, raise_hand, travel, turn, wave
-from utils.rotations import quat_about_y, quat_rotate
+from utils.rotations import quat_about, quat_rotate
 
 every_scene = pytest.mark.parametrize("scene", SCENES.values(), ids=SCENES)
 
@@ -39,7 +39,7 @@ def test_facts_of_the_mirror_image_have_swapped_sides(scene):
 
 @every_scene
 def test_place_and_heading_do_not_matter(scene):
-    turned = quat_rotate(quat_about_y(torch.tensor(2.5, dtype=torch.float64)), scene.joints)
+    turned = quat_rotate(quat_about("y", torch.tensor(2.5, dtype=torch.float64)), scene.joints)
     check(turned + torch.tensor([3.0, -1.0, 5.0]), scene.true, scene.false)
 
 

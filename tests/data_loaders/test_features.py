@@ -14,7 +14,7 @@ from data_loaders.features import (
 )
 from data_loaders.skeleton import HUMANML, KIT, SKELETONS, bone_offsets, facing_direction
 from tests.data_loaders.bodies import OFFSETS, moving, pose, symmetric_offsets, upright
-from utils.rotations import quat_about_y, quat_rotate
+from utils.rotations import quat_about, quat_rotate
 
 PARTS = feature_slices(HUMANML)
 MIRROR = list(HUMANML.mirror)
@@ -80,7 +80,7 @@ def test_columns_are_covered_once(skeleton):
 
 
 def test_place_and_heading_do_not_matter(motion):
-    turned = quat_rotate(quat_about_y(torch.tensor(2.2, dtype=torch.float64)), moving(90))
+    turned = quat_rotate(quat_about("y", torch.tensor(2.2, dtype=torch.float64)), moving(90))
     elsewhere = turned + torch.tensor([7.0, -3.0, 4.0])
     features = process_joints(elsewhere).features
     torch.testing.assert_close(features, motion.features, atol=1e-5, rtol=0)

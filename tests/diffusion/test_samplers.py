@@ -218,14 +218,6 @@ def test_clipping_bounds_the_motion() -> None:
     assert found.abs().max() <= 1
 
 
-def test_constant_noise_repeats_over_the_batch() -> None:
-    like = torch.zeros(3, 4, 2)
-    noise = noise_from(torch.Generator().manual_seed(0), like, same_for_batch=True)(0)
-    assert torch.equal(noise[0], noise[2])
-    free = noise_from(torch.Generator().manual_seed(0), like)(0)
-    assert not torch.equal(free[0], free[2])
-
-
 def respaced(full: GaussianDiffusion, steps: list[int]) -> GaussianDiffusion:
     return GaussianDiffusion(respace(full.schedule, steps))
 

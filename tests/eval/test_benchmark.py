@@ -64,7 +64,7 @@ def test_the_plain_generator_samples_the_same_motions(arch: str, mask_frames: bo
     motions = []
     for g in (generator, PlainGenerator.of(generator)):
         rng = torch.Generator().manual_seed(0)
-        motions.append(g.sample(g.encode_text(captions), lengths, generator=rng))
+        motions.append(g.draw(g.encode_text(captions), lengths, rng))
     valid = length_mask(lengths, 196)
     torch.testing.assert_close(motions[0][valid], motions[1][valid], rtol=1e-3, atol=1e-4)
 
@@ -72,13 +72,12 @@ def test_the_plain_generator_samples_the_same_motions(arch: str, mask_frames: bo
 def test_both_paths_have_the_same_loss_and_rewards(work: Workload) -> None:
     with torch.no_grad():
         fast, plain = (
-            task.pair_loss(*work._pairs(task))[0].loss for task in (work.task, work.plain_task)
+            algorithm.pair_loss(*work._pairs(algorithm))[0].loss
+            for algorithm in (work.algorithm, work.plain_algorithm)
         )
     assert fast.shape == plain.shape
-    batch = work.batch
     scores = [
-        reward.score(batch.motion, batch.lengths, batch.captions)
-        for reward in (work.reward, work.plain_reward)
+        reward.score(work.raw, work.batch.captions) for reward in (work.reward, work.plain_reward)
     ]
     torch.testing.assert_close(*scores, rtol=1e-4, atol=1e-5)
 

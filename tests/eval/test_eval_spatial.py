@@ -7,6 +7,7 @@ import torch
 from data_loaders.humanml import open_dataset
 from eval.eval_spatial import Options, discrimination, evaluate, format_rows, measure, sided
 from eval.motion_sets import MotionSet, real_motions
+from model.seam import Samples
 from prepare.procedural import dataset as synthetic
 from tests.sample.checkpoints import write_tiny_checkpoint
 from tests.tmr.tiny import tiny_tmr
@@ -26,7 +27,7 @@ class SideReward:
     def __init__(self, word: str) -> None:
         self.word = word
 
-    def score(self, motions: torch.Tensor, lengths, captions: list[str]) -> torch.Tensor:
+    def score(self, raw: Samples, captions: list[str]) -> torch.Tensor:
         return torch.tensor([float(self.word in caption) for caption in captions])
 
 

@@ -17,6 +17,7 @@ from eval.protocol import MODES, Embeddings, Protocol
 from eval.split_embeddings import SplitEmbeddings
 from eval.tables import Options as TableOptions
 from eval.tables import compare
+from model.seam import Samples
 from model.text.encoders import Condition
 from tests.data_loaders.datasets import write_dataset
 from tests.rewards.evaluator_files import MEAN, STD, TINY, write_evaluators
@@ -138,9 +139,17 @@ class ConstantGenerator:
     def encode_text(self, captions: list[str]) -> Condition:
         return Condition(torch.zeros(len(captions), 1, 1), torch.ones(len(captions), 1).bool())
 
-    def sample(self, condition, lengths, sampler, guidance, generator=None) -> torch.Tensor:
-        assert len(condition) == len(lengths)
-        return torch.ones(len(lengths), int(lengths.max()), self.stats.feature_dim)
+    def blank(self, lengths: torch.Tensor) -> Samples:
+        return Samples(
+            torch.zeros(len(lengths), int(lengths.max()), self.stats.feature_dim), lengths
+        )
+
+    def sample(self, condition, like: Samples, rng) -> Samples:
+        assert len(condition) == len(like)
+        return Samples(torch.ones_like(like.x), like.lengths)
+
+    def decode(self, samples: Samples) -> Samples:
+        return Samples(self.stats.denormalize(samples.x), samples.lengths)
 
 
 class RecordingEmbedder:
@@ -202,10 +211,10 @@ def test_broken_motions_are_named_and_harm_no_other(evaluation: Evaluation) -> N
     whole = evaluation.generated(0)
     sample = evaluation.generator.sample
 
-    def sometimes(condition, lengths, *others, **named) -> torch.Tensor:
-        motions = sample(condition, lengths, *others, **named)
-        motions[3, 7, 5] = torch.nan
-        return motions
+    def sometimes(condition, like: Samples, rng) -> Samples:
+        samples = sample(condition, like, rng)
+        samples.x[3, 7, 5] = torch.nan
+        return samples
 
     evaluation.generator.sample = sometimes
     found = evaluation.generated(0)

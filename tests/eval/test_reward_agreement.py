@@ -10,6 +10,7 @@ from data_loaders.humanml import MotionDataset, open_dataset
 from eval import reward_agreement as script
 from eval.motion_sets import MotionSet, real_motions
 from eval.reward_agreement import agreement, choose, compare
+from model.seam import Samples
 from prepare.procedural import dataset as synthetic
 from tests.sample.checkpoints import write_tiny_checkpoint
 from tests.tmr.tiny import tiny_tmr
@@ -39,8 +40,8 @@ class Scale:
     def __init__(self, sign: float = 1.0) -> None:
         self.sign = sign
 
-    def score(self, motions, lengths, captions) -> torch.Tensor:
-        return self.sign * motions.abs().mean(dim=(1, 2))
+    def score(self, raw: Samples, captions: list[str]) -> torch.Tensor:
+        return self.sign * raw.x.abs().mean(dim=(1, 2))
 
 
 def scaled(real: MotionSet, factors: torch.Tensor) -> MotionSet:
@@ -54,14 +55,14 @@ def test_the_rows_hold_what_the_reward_ranks(data: MotionDataset) -> None:
     rows, found = compare(real, drawn, data, Scale(), Scale(), quantile=0.5)
     best, first, worst, gated, clips = rows.values()
     assert list(rows)[:4] == ["best of 2", "first", "worst of 2", "worst of 2, lowest 50%"]
-    scores = torch.stack([Scale().score(m.motions, m.lengths, m.captions) for m in drawn])
+    scores = torch.stack([Scale().score(m.samples, m.captions) for m in drawn])
     assert best.reward == pytest.approx(float(scores.amax(0).mean()), rel=1e-5)
     assert worst.reward == pytest.approx(float(scores.amin(0).mean()), rel=1e-5)
     assert first.reward == pytest.approx(float(scores[0].mean()), rel=1e-5)
     lowest, passing = scores.amin(0).sort()
     lowest, passing = lowest[:3], passing[:3]
     assert (gated.motions, worst.motions, clips.motions) == (3, 6, 3)
-    own = Scale().score(real.motions, real.lengths, real.captions)[passing]
+    own = Scale().score(real.samples, real.captions)[passing]
     assert clips.reward == pytest.approx(float(own.mean()), rel=1e-5)
     assert gated.reward == pytest.approx(float(lowest.mean()), rel=1e-5)
     assert (found.same_worst, found.rank_correlation) == (1, pytest.approx(1))

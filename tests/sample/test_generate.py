@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from data_loaders.skeleton import HUMANML, KIT
+from data_loaders.vocabulary import write_words
 from model.mdm import generator as generators
-from sample import generate as script
-from sample.generate import (
+from sample import generation as script
+from sample.generation import (
     Options,
     generate,
     load_for_sampling,
@@ -151,7 +152,7 @@ def test_a_missing_checkpoint_is_named(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "is empty"), (b" \n\n", "is empty"), (b"a\n \nb", "line 2"), (b"\xff\xfe", "UTF-8")],
+    [(b"", "is empty"), (b" \n\n", "is empty"), (b"\xff\xfe", "UTF-8")],
 )
 def test_prompt_files_without_prompts(tmp_path, content: bytes, message: str) -> None:
     (tmp_path / "p.txt").write_bytes(content)
@@ -183,3 +184,30 @@ def test_a_diverged_model_is_reported(model_path: str, monkeypatch) -> None:
     monkeypatch.setattr(script, "features_to_joints", broken)
     with pytest.raises(UserError, match="diverged"):
         run(model_path)
+
+
+def test_blank_lines_of_a_prompt_file_are_skipped(tmp_path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text("a man walks\n\n  \nsomeone   jumps\n")
+    assert read_prompts(Options(input_text=str(path))) == ["a man walks", "someone jumps"]
+
+
+def test_words_and_lengths_that_training_never_saw_are_told(tmp_path, capsys) -> None:
+    model_path = write_tiny_checkpoint(tmp_path / "run")
+    write_words(model_path.parent, ["a man walks to the left"])
+    run(str(model_path), text_prompt="An astronaut moonwalks left", motion_length=0.5)
+    output = capsys.readouterr().out
+    assert "never held: an, astronaut, moonwalks\n" in output
+    assert "10 frames are fewer than those of any training clip (2 s or more)" in output
+    run(str(model_path), text_prompt="a man walks", motion_length=3)
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_a_folder_stands_for_its_best_or_newest_checkpoint(tmp_path) -> None:
+    model_path = write_tiny_checkpoint(tmp_path / "run")
+    whole, folder = (
+        run(str(path), text_prompt="a man walks", output_dir=str(tmp_path / name))
+        for name, path in (("a", model_path), ("b", model_path.parent))
+    )
+    same = [load_results(out / "results.npy").motion for out in (whole, folder)]
+    assert (same[0] == same[1]).all()

@@ -243,7 +243,7 @@ BAD = {
     "method": ({"rows": {"a": {"method": "dpo"}}}, "rows: a: --method dpo is unknown"),
     "type": (
         {"rows": {"a": {"lr": "fast"}}},
-        "rows: a: argument --lr: invalid float value: 'fast'",
+        "rows: a: --lr: invalid float value: 'fast'",
     ),
     "bound": ({"rows": {"a": {"tau": 1.5}}}, "rows: a: --tau 1.5 is too large"),
     "own": ({"rows": {"a": {"seed": 3}}}, "rows: a: seed cannot be set here"),

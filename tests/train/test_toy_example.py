@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from model.seam import Samples
 from tests.train.scripts import run_main
 from train.toy_example import (
     BASE_MEAN,
@@ -48,12 +49,12 @@ def test_base_samples_are_the_paper_s_gaussian(base: ToyGenerator) -> None:
 
 def test_no_denoiser_of_the_base_s_points_is_better(base: ToyGenerator) -> None:
     """Its error is the posterior variance of x0 ~ N(0, 1), 1 - abar_t."""
-    x0 = torch.randn(N, 1, 2, generator=rng())
+    points = Samples(torch.randn(N, 1, 2, generator=rng()), torch.ones(N).long())
     noise = torch.randn(N, 1, 2, generator=rng(1))
-    lengths, condition = torch.ones(N), base.encode_text([""] * N)
+    condition = base.encode_text([""] * N)
     for step in (0, 8, 15, 19):
         t = torch.full((N,), step)
-        error = base.denoising_error(x0, lengths, t, noise, condition).mean().item()
+        error = base.error(points, t, noise, condition).mean().item()
         expected = 1 - float(base.diffusion.schedule.alphas_cumprod[step])
         assert error == pytest.approx(expected, rel=0.03)
 
@@ -64,7 +65,7 @@ def test_the_reward_is_a_density_with_two_equal_modes_of_height_one() -> None:
     assert float(reward.density(grid).sum()) * cell == pytest.approx(1, abs=1e-4)
     assert float(reward.density(grid, 0.3).sum()) * cell == pytest.approx(1, abs=1e-3)
     peaks = torch.tensor([NEAR_MODE, FAR_MODE]).unsqueeze(1)
-    torch.testing.assert_close(reward.score(peaks, torch.ones(2), []), torch.ones(2))
+    torch.testing.assert_close(reward.score(Samples(peaks), []), torch.ones(2))
     points = reward.sample(N, rng())
     torch.testing.assert_close(
         points.mean(0), torch.tensor([NEAR_MODE, FAR_MODE]).mean(0), rtol=0, atol=0.1

@@ -1,5 +1,7 @@
 """Training evaluators: the losses in closed form, and the two stages from start to end."""
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from rewards.word_vectors import WordVectorizer
 from tests.data_loaders.datasets import write_dataset
 from tests.rewards.glove import write_glove
 from tests.train.scripts import read_metrics, run_main
-from train.evaluator_tasks import Windows, matching_loss, movement_loss
+from train.evaluator_tasks import MovementTask, Windows, matching_loss, movement_loss
 from train.train_evaluators import builtin_vectorizer, evaluator_statistics, real_figures
 from utils.errors import UserError
 from utils.files import load_tensors, read_json
@@ -157,6 +159,34 @@ def test_a_resumed_run_equals_an_unbroken_one(folder: Path, tmp_path: Path, stop
     assert read_json(parts / "real_figures.json") == read_json(whole / "real_figures.json")
 
 
+def test_a_signal_in_the_first_stage_stops_both(
+    folder: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    step = MovementTask.step
+
+    def interrupted(self, batch, number, rng):
+        if number == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch, number, rng)
+
+    stages = ("--movement_steps", "3", "--num_steps", "2", "--val_interval", "9")
+    train(folder, tmp_path / "whole", *stages)
+    with monkeypatch.context() as patched, pytest.raises(SystemExit, match="143"):
+        patched.setattr(MovementTask, "step", interrupted)
+        train(folder, tmp_path / "parts", *stages)
+    assert not (tmp_path / "parts" / "text_mot_match").exists()
+    args = (tmp_path / "parts" / "args.json").read_bytes()
+    with pytest.raises(SystemExit, match="2"):
+        train(folder, tmp_path / "parts", *stages, "--resume", "--text_hidden", "9")
+    assert "--text_hidden 8 -> 9" in capsys.readouterr().err
+    assert (tmp_path / "parts" / "args.json").read_bytes() == args
+    train(folder, tmp_path / "parts", *stages, "--resume")
+    ours, theirs = (
+        Evaluators.load(finest(tmp_path / run)).state_dict() for run in ("parts", "whole")
+    )
+    assert all(torch.equal(ours[key], value) for key, value in theirs.items())
+
+
 def test_glove_is_used_and_stored_where_it_is_given(folder: Path, tmp_path: Path, capsys) -> None:
     glove = write_glove(tmp_path / "words", width=9)
     short = ("--movement_steps", "1", "--num_steps", "1", "--glove_dir", str(glove))
@@ -186,7 +216,7 @@ def test_training_learns_to_tell_motions_apart(folder: Path, tmp_path: Path) -> 
     [
         (["--window", "22"], "--window 22 must be a multiple of 4"),
         (["--glove_dir", "nowhere"], "has no our_vab_data.npy"),
-        (["--batch_size", "999"], "--batch_size 999 exceeds"),
+        (["--batch_size", "999"], "--batch_size 999 x 1 processes exceeds"),
         (["--movement_batch_size", "999999"], "--movement_batch_size 999999 exceeds"),
         (["--data_dir", "nowhere"], "folder nowhere does not exist"),
     ],

@@ -1,7 +1,5 @@
 """Two processes with half a batch each make the gradient of one process with the whole batch."""
 
-import os
-import socket
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -10,15 +8,15 @@ import pytest
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.multiprocessing.spawn import start_processes
 
 from tests.train.fakes import CAPTIONS, KEYS, FirstFeature, Spy, make_winners
+from tests.train.ranks import WORLD, join, run_ranks
 from train.preference.gate import GateDecision
 from train.preference.pairs import PreferenceBatch
 from train.train_sopo import Options, PreferenceTask
 from utils.processes import average_gradients
 
-WORLD, ROWS = 2, 4
+ROWS = 4
 METHODS = ("sft", "sopo")
 
 
@@ -65,9 +63,7 @@ def gradients(
 
 def work(rank: int, port: int, folder: str) -> None:
     """One process; leaves its gradients for every method in the folder."""
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ |= address | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(WORLD)}
-    torch.set_num_threads(1)
+    join(rank, port)
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == WORLD
     half = ROWS // WORLD
@@ -78,17 +74,11 @@ def work(rank: int, port: int, folder: str) -> None:
     accelerator.end_training()
 
 
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What both processes left there."""
     folder = tmp_path_factory.mktemp("ranks")
-    start_processes(work, (free_port(), str(folder)), nprocs=WORLD, start_method="spawn")
+    run_ranks(work, folder)
     return folder
 
 

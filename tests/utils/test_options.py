@@ -1,11 +1,17 @@
 from utils.start import entry_point
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pytest
 
 from utils.errors import UserError
-from utils.options import option, parse_options
+from utils.options import (
+    changed_options,
+    fixed_options,
+    option,
+    parse_options,
+    with_default,
+)
 
 
 @dataclass
@@ -51,6 +57,13 @@ def test_command_line_wins_over_yaml_and_yaml_over_defaults(tmp_path) -> None:
         (["--save_dir", "x", "--tau", "nan"], "--tau nan is too small"),
         (["--save_dir", "x", "--method", "z"], "choose one of a, b"),
         (["--config", "nowhere.yaml"], "nowhere.yaml does not exist"),
+        (["--stpes", "3"], r"^--stpes is no option \(did you mean --steps\?\)$"),
+        (["--step=3"], r"^--step is no option \(did you mean --steps\?\)$"),  # no abbreviations
+        (["--zzz", "--confg", "x"], r"^--zzz is no option; --confg .*\(did you mean --config\?"),
+        (["--steps", "3", "4"], "^4: no option takes this"),
+        (["--steps", "many"], r"^--steps: invalid int value: 'many'$"),
+        (["--steps"], r"^--steps: expected one argument$"),
+        (["--flag", "maybe"], r"^--flag: expected true or false, got 'maybe'$"),
     ],
 )
 def test_bad_values_are_named(words: list[str], message: str) -> None:
@@ -66,14 +79,90 @@ def test_a_yaml_error_is_told_in_one_line(tmp_path) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_yaml_with_unknown_or_mistyped_options_is_refused(tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stepz: 3\nzzz: 1", r"unknown options: stepz \(did you mean steps\?\), zzz$"),
+        ("null: 1", "unknown options: None"),
+        ("steps: many", "steps: 'many' is not a int"),
+        ("steps: 3.7", r"steps: 3\.7 is not a int"),
+        ("steps: true", "steps: True is not a int"),
+        ("steps: .inf", "steps: inf is not a int"),
+        ("steps: null", "steps: None is not a int"),
+        ("steps: 2024-99-99", "not valid YAML"),
+        ("tau: [0.1]", r"tau: \[0\.1\] is not a float"),
+        ("save_dir: {a: 1}", "is not a str"),
+        ("flag: 2", "flag: 2 is not a bool"),
+        ("- steps", "must hold `option: value` lines"),
+        ("[" * 10_000, "not valid YAML"),
+    ],
+)
+def test_yaml_that_holds_something_else_is_refused(tmp_path, text: str, message: str) -> None:
     path = tmp_path / "c.yaml"
-    path.write_text("stepz: 3\n")
-    with pytest.raises(UserError, match="unknown options: stepz"):
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as error:
         parse("--config", str(path))
-    path.write_text("steps: many\n")
-    with pytest.raises(UserError, match="'many' is not a int"):
-        parse("--config", str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_yaml_that_is_no_text_is_refused(tmp_path) -> None:
+    (tmp_path / "c.yaml").write_bytes(b"steps: \xff")
+    with pytest.raises(UserError, match="not valid YAML"):
+        parse("--config", str(tmp_path / "c.yaml"))
+
+
+def test_null_takes_the_place_of_a_value_where_there_may_be_none(tmp_path) -> None:
+    (tmp_path / "c.yaml").write_text("save_dir: x\ntau: null\n")
+    assert parse("--config", str(tmp_path / "c.yaml")).tau is None
+
+
+@dataclass
+class Run(Options):
+    steps: int = with_default(Options, "steps", 20, free="upwards")
+    lr: float = option(0.1, "rate")
+    interval: int = option(5, "steps between", free="resume")
+    device: str = option("auto", "device", free="always")
+
+
+def test_another_default_keeps_help_and_bounds() -> None:
+    assert parse_options(Run, ["--save_dir", "x"]).steps == 20
+    with pytest.raises(UserError, match="--steps 0 is too small; minimum 1"):
+        parse_options(Run, ["--save_dir", "x", "--steps", "0"])
+    assert Run.__dataclass_fields__["steps"].metadata["help"] == "steps"
+
+
+def test_changed_options_are_those_that_may_not_differ() -> None:
+    stored = {"steps": 20, "lr": 0.1, "interval": 5, "device": "cuda", "provenance": {}}
+    assert changed_options(stored, Run(device="cpu")) == []
+    assert changed_options(stored, Run(lr=0.2, names=["a"])) == [
+        "--names [] -> ['a']",
+        "--lr 0.1 -> 0.2",
+    ]
+    assert changed_options({"lr": 0.1}, Run(tau=0.5)) == ["--tau None -> 0.5"], "it lacks tau"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "taken_over", "resumed"),
+    [
+        (Run(interval=6), ["--interval 5 -> 6"], []),
+        (Run(steps=30), ["--steps 20 -> 30"], []),
+        (Run(steps=10), ["--steps 20 -> 10"], ["--steps 20 -> 10"]),
+        (Run(lr=0.2), ["--lr 0.1 -> 0.2"], ["--lr 0.1 -> 0.2"]),
+    ],
+)
+def test_a_resumed_run_may_differ_in_more(wanted: Run, taken_over, resumed) -> None:
+    stored = {"steps": 20, "lr": 0.1, "interval": 5}
+    assert changed_options(stored, wanted) == taken_over
+    assert changed_options(stored, wanted, resumed=True) == resumed
+
+
+def test_a_damaged_record_is_a_difference() -> None:
+    assert changed_options({"steps": "a"}, Run(), resumed=True) == ["--steps a -> 20"]
+
+
+def test_fixed_options_leave_out_what_no_result_depends_on() -> None:
+    assert fixed_options(Run(lr=0.5)).keys() == asdict(Run()).keys() - {"device"}
+    assert fixed_options(Run(lr=0.5))["lr"] == 0.5
 
 
 def test_a_user_error_is_one_line_and_exit_code_2(capsys) -> None:

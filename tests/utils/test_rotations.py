@@ -7,12 +7,10 @@ from utils.rotations import (
     matrix_to_sixd,
     normalize,
     quat_about,
-    quat_about_y,
     quat_between,
     quat_inverse,
     quat_multiply,
     quat_rotate,
-    quat_slerp,
     quat_to_matrix,
     sixd_to_matrix,
 )
@@ -62,8 +60,6 @@ def test_axis_rotations_are_right_handed():
     quarter = torch.tensor(math.pi / 2, dtype=torch.float64)
     for axis, before, after in (("x", Y, Z), ("y", Z, X), ("z", X, Y)):
         torch.testing.assert_close(quat_rotate(quat_about(axis, quarter), before), after)
-    angles = torch.linspace(-6, 6, 13)
-    torch.testing.assert_close(quat_about_y(angles), quat_about("y", angles))
 
 
 @pytest.mark.parametrize("count", [1, 3, 50])  # 3 rows could be mistaken for the axis of vectors
@@ -84,32 +80,6 @@ def test_between_is_the_shortest_rotation(rng):
 
 def test_between_opposite_directions_is_not_a_number():
     assert quat_between(X, -X).isnan().all()
-
-
-def test_slerp_turns_at_a_constant_rate(rng):
-    a = quats(rng)
-    b = quat_multiply(quat_about("z", torch.tensor(2.4, dtype=torch.float64)), a)
-    weights = torch.linspace(0, 1, 9, dtype=torch.float64)[:, None]
-    path = quat_slerp(a.expand(9, 4), b.expand(9, 4), weights)
-    torch.testing.assert_close(path[0], a)
-    torch.testing.assert_close(path[-1], b)
-    steps = angle_of(quat_multiply(path[1:], quat_inverse(path[:-1])))
-    torch.testing.assert_close(steps, torch.full((8,), 0.3, dtype=torch.float64))
-
-
-def test_slerp_takes_the_shorter_arc(rng):
-    a, b = quats(rng, 50), quats(rng, 50)
-    half = torch.full((50, 1), 0.5, dtype=torch.float64)
-    middle = quat_slerp(a, b, half)
-    torch.testing.assert_close(quat_to_matrix(quat_slerp(a, -b, half)), quat_to_matrix(middle))
-    whole = angle_of(quat_multiply(b, quat_inverse(a)))
-    torch.testing.assert_close(angle_of(quat_multiply(middle, quat_inverse(a))), whole / 2)
-
-
-def test_slerp_of_equal_rotations_is_finite(rng):
-    q = quats(rng, 5)
-    weight = torch.rand(5, 1, generator=rng, dtype=torch.float64)
-    torch.testing.assert_close(quat_slerp(q, q, weight), q)
 
 
 def test_sixd_round_trip(rng):
@@ -141,6 +111,6 @@ def test_shapes_broadcast_and_types_are_kept(rng):
             quat_rotate(a, b),
             quat_between(b, b.flip(0)),
             quat_to_matrix(a),
-            quat_about_y(b),
+            quat_about("y", b),
         )
         assert {result.dtype for result in results} == {dtype}

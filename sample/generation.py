@@ -1,0 +1,263 @@
+"""Motions for prompts: options, prompts, sampling, files and videos."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from data_loaders.features import features_to_joints
+from data_loaders.humanml import open_dataset
+from data_loaders.skeleton import HUMANML, SKELETONS, Skeleton
+from data_loaders.vocabulary import unknown_words
+from diffusion.samplers import Denoiser
+from diffusion.sampling import SAMPLERS, SamplerOptions
+from model.checkpoint_files import find_checkpoint, label_of, read_model_args
+from model.compiled import COMPILE_HELP
+from model.families import load_generator
+from model.mdm.generator import MDMGenerator
+from model.shipped import MODEL_FILE, SHIPPED
+from sample.results import Results, save_results
+from sample.video import FORMATS, Panel, video_suffix, write_video
+from utils.devices import DeviceOptions, pick_device
+from utils.errors import UserError
+from utils.files import prepare_output_dir
+from utils.options import option
+from utils.seeding import SeedOptions, torch_generator
+
+ROWS_PER_GRID = 3
+GRID_PANEL_SIZE = 320  # pixels
+
+
+@dataclass
+class SamplingOptions(SeedOptions, DeviceOptions):
+    """Options that every script which samples from checkpoints shares."""
+
+    text_prompt: str | None = option(None, "one caption")
+    input_text: str | None = option(None, "text file with one caption per line")
+    motion_length: float = option(6.0, "seconds", minimum=0, maximum=3600)
+    guidance_param: float = option(2.5, "guidance scale; 1 = plain conditional", minimum=0)
+    sampler: str = option("ancestral", "sampling algorithm", choices=SAMPLERS)
+    sample_steps: int = option(0, "denoising steps; 0 = all of the model's", minimum=0)
+    batch_size: int = option(64, "motions generated at once", minimum=1)
+    cuda: bool = option(True, "false forces the CPU")
+    precision: str = option("fp32", "number type of the network", choices=("fp32", "bf16"))
+    compile: bool = option(False, COMPILE_HELP)
+    data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
+    text_encoder_path: str = option("", "local folder of CLIP or DistilBERT")
+    output_dir: str = option("", "folder to write to; none = a folder beside the checkpoint")
+    overwrite: bool = option(False, "write into an existing folder")
+    video: str = option("auto", "video files; auto = mp4, or gif without ffmpeg", choices=FORMATS)
+
+
+@dataclass
+class Options(SamplingOptions):
+    model_path: str = option(
+        str(SHIPPED / MODEL_FILE),
+        "checkpoint, e.g. save/NAME/model000750000.pt; by default the small one of the project",
+    )
+    num_samples: int = option(10, "captions drawn when no prompt is given", minimum=1)
+    num_repetitions: int = option(3, "motions per caption", minimum=1)
+    dataset: str = option("", "dataset to draw captions from; none = the checkpoint's")
+    split: str = option("test", "its split")
+
+
+def read_prompts(options: SamplingOptions) -> list[str]:
+    """The captions of ``--text_prompt`` or ``--input_text``; empty when neither is given.
+
+    Raises UserError for both at once, a missing or empty file, and captions without words.
+    """
+    if options.text_prompt is not None and options.input_text is not None:
+        raise UserError("--text_prompt and --input_text exclude each other; give one")
+    if options.text_prompt is not None:
+        prompt = " ".join(options.text_prompt.split())
+        if not prompt:
+            raise UserError("--text_prompt holds no words")
+        return [prompt]
+    return [] if options.input_text is None else _read_prompt_file(options.input_text)
+
+
+def _read_prompt_file(path: str) -> list[str]:
+    try:
+        content = Path(path).read_text(encoding="utf-8-sig")
+    except OSError:
+        raise UserError(f"--input_text {path} does not exist or is not a readable file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"--input_text {path} is not UTF-8 text") from None
+    prompts = [" ".join(line.split()) for line in content.splitlines() if line.strip()]
+    if not prompts:
+        raise UserError(f"--input_text {path} is empty; write one caption per line")
+    return prompts
+
+
+def draw_captions(dataset: str, options: Options) -> list[str]:
+    """`num_samples` captions of different clips of the split, drawn with the seed."""
+    data = open_dataset(dataset, options.split, options.data_dir)
+    if options.num_samples > len(data):
+        raise UserError(
+            f"--num_samples {options.num_samples} exceeds the {len(data)} clips of the "
+            f"{options.split} split of {dataset}"
+        )
+    rng = np.random.default_rng(options.seed)
+    entries = [data.entries[i] for i in rng.permutation(len(data))[: options.num_samples]]
+    return [entry.captions[rng.integers(len(entry.captions))].text for entry in entries]
+
+
+def motion_frames(seconds: float, skeleton: Skeleton) -> int:
+    """Frames of a motion of this duration. Raises UserError beyond the model's range."""
+    frames = int(seconds * skeleton.fps)
+    if not 1 <= frames <= skeleton.max_length:
+        longest = skeleton.max_length / skeleton.fps
+        raise UserError(
+            f"--motion_length {seconds:g} is {frames} frames; choose {1 / skeleton.fps:g} to "
+            f"{longest:g} seconds (1 to {skeleton.max_length} frames at {skeleton.fps:g} fps)"
+        )
+    return frames
+
+
+def warn_of_the_unknown(model_path: Path, captions: list[str], frames: int, to: Skeleton) -> None:
+    """Say what the model has never seen: words, and motions that are shorter than its clips."""
+    if words := unknown_words(model_path.parent, captions):
+        print(f"warning: the captions of the training never held: {', '.join(words)}")
+    if frames < to.min_length:
+        print(
+            f"warning: {frames} frames are fewer than those of any training clip "
+            f"({to.min_length / to.fps:g} s or more)"
+        )
+
+
+def stated_skeleton(model_path: str) -> Skeleton:
+    """The skeleton that ``args.json`` suggests, for checks that need no loaded model."""
+    return SKELETONS.get(str(read_model_args(model_path).get("dataset")), HUMANML)
+
+
+def default_output_dir(options: Options) -> Path:
+    """Upstream's name, beside the checkpoint: samples_{folder}_{step}_seed{seed}[_{prompt}].
+
+    What the project's own model makes goes to ``save`` in the working folder.
+    """
+    model_path = find_checkpoint(options.model_path).resolve()
+    name = f"samples_{model_path.parent.name}_{label_of(model_path)}_seed{options.seed}"
+    if options.text_prompt is not None:
+        name += f"_{safe_name(options.text_prompt)}"
+    elif options.input_text is not None:
+        name += f"_{safe_name(Path(options.input_text).stem)}"
+    return (Path("save") if model_path.parent == SHIPPED else model_path.parent) / name
+
+
+def safe_name(text: str) -> str:
+    """`text` as part of a file name: spaces become ``_``, dots vanish, at most 60 characters."""
+    name = text.strip().replace(" ", "_").replace(".", "")
+    return "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in name)[:60]
+
+
+def load_for_sampling(model_path: str, options: SamplingOptions) -> MDMGenerator:
+    return load_generator(
+        model_path,
+        pick_device(options.device, options.cuda),
+        data_dir=options.data_dir,
+        text_encoder_path=options.text_encoder_path,
+        autocast=torch.bfloat16 if options.precision == "bf16" else None,
+        compiled=options.compile,
+        guidance=options.guidance_param,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownSampler(SamplerOptions):
+    """A sampler with a bar of its steps, however many network calls each of them takes."""
+
+    bar: tqdm
+
+    def run(self, denoise: Denoiser, *arguments: Any) -> Tensor:
+        def step(x: Tensor, t: Tensor) -> Tensor:
+            x0 = denoise(x, t)
+            self.bar.update()
+            return x0
+
+        return super().run(step, *arguments)
+
+
+def sample_joints(
+    generator: MDMGenerator,
+    captions: list[str],
+    frames: int,
+    options: SamplingOptions,
+    repetitions: int = 1,
+) -> Tensor:
+    """Joints ``[repetitions * N, frames, J, 3]`` of N captions, repetition-major, on the CPU.
+
+    All noise follows from the seed, so models of one shape get the same noise. Raises UserError
+    when the model gives NaN or infinity.
+    """
+    rng = torch_generator(options.seed, generator.device)
+    condition = generator.encode_text(captions)
+    batches = list(torch.arange(len(captions)).split(options.batch_size)) * repetitions
+    steps = options.sample_steps or generator.levels
+    joints = []
+    with tqdm(total=len(batches) * steps, desc="denoising", unit="step") as bar:
+        sampler = ShownSampler(options.sampler, options.sample_steps or None, bar=bar)
+        generator = replace(generator, sampler=sampler)
+        for rows in batches:
+            like = generator.blank(torch.full((len(rows),), frames, device=generator.device))
+            raw = generator.decode(generator.sample(condition[rows], like, rng))
+            joints.append(features_to_joints(raw.x.float(), generator.skeleton).cpu())
+    result = torch.cat(joints)
+    if not result.isfinite().all():
+        raise UserError("generated motions hold NaN or infinity: the model has diverged")
+    return result
+
+
+def write_videos(folder: Path, results: Results, skeleton: Skeleton, suffix: str) -> None:
+    """One video per motion, and grids of three captions with their repetitions side by side."""
+    repetitions = range(results.num_repetitions)
+
+    def panel(sample: int, repetition: int) -> Panel:
+        row = results.row(sample, repetition)
+        return Panel(results.joints(row), results.text[row])
+
+    firsts = range(0, results.num_samples, ROWS_PER_GRID)
+    with tqdm(total=len(results.text) + len(firsts), desc="videos") as bar:
+        for sample in range(results.num_samples):
+            for repetition in repetitions:
+                path = folder / f"sample{sample:02d}_rep{repetition:02d}{suffix}"
+                write_video(path, [[panel(sample, repetition)]], skeleton)
+                bar.update()
+        for first in firsts:
+            last = min(first + ROWS_PER_GRID, results.num_samples) - 1
+            grid = [[panel(s, r) for r in repetitions] for s in range(first, last + 1)]
+            path = folder / f"samples_{first:02d}_to_{last:02d}{suffix}"
+            write_video(path, grid, skeleton, panel_size=GRID_PANEL_SIZE)
+            bar.update()
+
+
+def generate(options: Options) -> Path:
+    """Run the script; returns the output folder. User mistakes are told before a model loads."""
+    args = read_model_args(options.model_path)
+    motion_frames(options.motion_length, stated_skeleton(options.model_path))
+    suffix = video_suffix(options.video)
+    captions = read_prompts(options)
+    if not captions:
+        captions = draw_captions(options.dataset or str(args.get("dataset", "humanml")), options)
+    folder = prepare_output_dir(
+        options.output_dir or default_output_dir(options), options.overwrite, option="--output_dir"
+    )
+    generator = load_for_sampling(options.model_path, options)
+    frames = motion_frames(options.motion_length, generator.skeleton)
+    path = find_checkpoint(options.model_path)
+    warn_of_the_unknown(path, captions, frames, generator.skeleton)
+    joints = sample_joints(generator, captions, frames, options, options.num_repetitions)
+    results = Results(
+        motion=joints.permute(0, 2, 3, 1).contiguous().numpy(),
+        text=captions * options.num_repetitions,
+        lengths=np.full(len(joints), frames),
+        num_samples=len(captions),
+        num_repetitions=options.num_repetitions,
+    )
+    save_results(folder, results)
+    if suffix:
+        write_videos(folder, results, generator.skeleton, suffix)
+    return folder
