@@ -18,6 +18,8 @@ COMMANDS = {
     "compare": "sample.compare",
     "data synthetic": "prepare.synthetic",
     "data bvh": "prepare.from_bvh",
+    "data cmu": "prepare.humanml_cmu",
+    "data inspect": "prepare.inspect",
     "train tmr": "train.train_tmr",
     "train mdm": "train.train_mdm",
     "train evaluators": "train.train_evaluators",

@@ -1,12 +1,14 @@
 """Turn a folder of BVH motion capture files and a table of captions into a dataset.
 
     python -m prepare.from_bvh --bvh_dir DIR --captions captions.csv --out dataset/NAME
+    python -m prepare.from_bvh --bvh_dir DIR --captions captions.csv --out dataset/NAME \\
+        --input_format asf_amc --frame_rate cmu
 
 captions.csv has the columns `file` and `caption`, one row per caption, and optionally `facts`,
 `meaning`, `family`, `split`, `labels` (docs/bvh.md). The result has the layout of HumanML3D (see
 prepare/write_dataset.py), so `--dataset NAME` opens it everywhere.
 
-Each clip is read, mapped to the 22 joints of HumanML3D (built-in maps for seven families of joint
+Each clip is read, mapped to the 22 joints of HumanML3D (built-in maps for nine families of joint
 names, or --joint_map FILE.yaml), resampled to 20 fps, turned to Y up, moved onto the reference
 body, set on the floor facing +Z, and written together with its left-right mirror image. Files that
 cannot be used are left out; OUT/report.json gives the reasons.

@@ -13,7 +13,6 @@ from data_loaders.normalizer import Statistics, compute_statistics
 from data_loaders.packing import PackedClips, load_packed
 from prepare.plausible import ImplausibleMotion, check_plausible
 from prepare.write_dataset import SPLITS
-from tmr.retrieval import SMALLEST_POOL
 from utils.errors import UserError
 
 TRAINING_BATCH, RETRIEVAL_BATCH = 64, 32  # default --batch_size; the latter of TMR and evaluators
@@ -148,14 +147,16 @@ def _small_splits(splits: dict[str, SplitSurvey]) -> list[str]:
             "val has no usable clip, and trainings stop without: give prepare.from_bvh more files, "
             "a --val_share above 0, or files for val in the column split or --split_file"
         )
-    elif val.ranked < POOL:
-        what = f"val has {len(val.entries)} clips of {val.ranked} distinct meanings"
-        effect = (
-            f"train_tmr ranks them in pools of {val.ranked} instead of {POOL}"
-            if val.ranked >= SMALLEST_POOL
-            else f"too few for train_tmr to rank them, which takes {SMALLEST_POOL}"
+    elif val.ranked == 1:
+        found.append(
+            f"val has {len(val.entries)} clips that state one thing, and retrieval (train_tmr, "
+            "train_evaluators) stops without two to tell apart: put clips of other captions there"
         )
-        found.append(f"{what}: {effect}; train_evaluators needs {POOL} clips")
+    elif val.ranked < POOL:
+        found.append(
+            f"val has {len(val.entries)} clips of {val.ranked} distinct meanings: retrieval "
+            f"(train_tmr, train_evaluators) ranks them in pools of {val.ranked} instead of {POOL}"
+        )
     if len(test.entries) < POOL:
         found.append(
             f"test has {len(test.entries)} clips: R-Precision (eval.eval_humanml) needs {POOL}"

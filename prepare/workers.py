@@ -15,7 +15,7 @@ from tqdm import tqdm
 from utils.errors import UserError
 from utils.threads import usable_cores
 
-CHUNK = 8  # jobs that a process takes at once
+CHUNK = 2  # jobs that a process takes at once, and finishes when it is interrupted
 Job, Result = TypeVar("Job"), TypeVar("Result")
 
 

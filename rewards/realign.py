@@ -24,8 +24,8 @@ from model.text.encoders import BuiltinEncoder, CachedTextEncoder
 from model.text.sentence_vectors import SENTENCE_T5, T5TokenEncoder
 from model.weights import load_strictly
 from rewards.realign_network import RealignConfig, RealignNetwork
+from rewards.retrieval import RetrievalReward
 from rewards.seam import check_width
-from rewards.tmr import TMRReward
 from tmr.retrieval import retrieval_in_pools
 from utils.errors import UserError
 from utils.files import save_tensors
@@ -135,10 +135,11 @@ class RealignModel(nn.Module):
         return path
 
 
-class RealignReward(TMRReward):
-    """r(x, c) = (cos(text latent, motion latent) + 1) / 2 with ReAlign's latents, the means."""
+class RealignReward(RetrievalReward[RealignModel]):
+    """The latents are the means of ReAlign's towers."""
 
-    model: RealignModel
+    def __init__(self, model: RealignModel) -> None:
+        super().__init__(model.eval().requires_grad_(False))
 
     @staticmethod
     def load(

@@ -5,7 +5,7 @@
       options: {config: configs/mocap/mdm.yaml, save_dir: save/mc_base}
       product: model000004000.pt            the last file that it writes, in its folder; not given
                                             for a command whose --output is a file
-      minutes: 29                           on the machine of docs/results.md
+      minutes: 29                           on the machine of docs/results.md; none = not known
     - name: captions
       ...
       used_by: dataset                      not needed any more once that stage is finished
@@ -68,7 +68,7 @@ class Entry:
 
     name: str
     script: str
-    minutes: float
+    minutes: float = 0.0
     options: dict[str, Any] = field(default_factory=dict)
     product: str = ""
     used_by: str = ""

@@ -2,10 +2,12 @@
 
     python -m train.reproduce --dry_run
     python -m train.reproduce --benchmark mocap --bvh_dir MOCAP
+    python -m train.reproduce --benchmark cmu
 
 It says beforehand what it will run and about how long that takes; what is finished is skipped and
-what was cut off goes on. MOCAP is the folder of docs/mocap.md. train/plans.py says what a benchmark
-is; the demo is one of them.
+what was cut off goes on. MOCAP is the folder of docs/mocap.md; `cmu` needs what docs/data.md tells
+to download, and docs/results.md does not report it. train/plans.py says what a benchmark is; the
+demo is one of them.
 """
 
 from utils.start import entry_point
@@ -16,7 +18,7 @@ from pathlib import Path
 from train.plans import Places, carry_out, read_plans
 from utils.options import option, parse_options
 
-BENCHMARKS = ("synthetic", "mocap", "demo")
+BENCHMARKS = ("synthetic", "mocap", "cmu", "demo")
 
 
 @dataclass

@@ -92,13 +92,17 @@ class TokenSpace:
 
 @dataclass(frozen=True)
 class MoMaskParts:
-    """Everything that turns a caption into a motion; `lengths` is None where it is missing."""
+    """Everything that turns a caption into a motion; `lengths` is None where it is missing.
+
+    text_encoder_type: ``clip``, as published, or ``builtin``.
+    """
 
     tokens: TokenSpace
     base: BaseTransformer
     residual: ResidualTransformer
     lengths: LengthEstimator | None
     text_encoder: TextEncoder
+    text_encoder_type: str = "clip"
 
 
 def load_momask(
@@ -126,12 +130,14 @@ def load_momask(
     lengths = None
     if (folder.parent / LENGTHS_FOLDER).is_dir():
         lengths = load_lengths(folder.parent / LENGTHS_FOLDER, base.text_width, device)
+    kind = options.values.get("text_encoder_type", "clip")
     return MoMaskParts(
         tokens,
         base,
         load_residual(residual_folder, tokens, device),
         lengths,
-        load_text_encoder(options, base.text_width, text_encoder_path, device),
+        load_text_encoder(kind, base.text_width, text_encoder_path, device, str(folder)),
+        kind,
     )
 
 
@@ -286,20 +292,23 @@ def load_lengths(
 
 
 def load_text_encoder(
-    options: OptionsFile, width: int, path: str, device: torch.device | str
+    kind: str, width: int, path: str, device: torch.device | str, where: str
 ) -> TextEncoder:
-    """CLIP with its full context, as published, or this project's own where ``opt.txt`` says so.
+    """CLIP with its full context, as published, or ``builtin``, this project's own.
 
-    Raises UserError when its features are not of the `width` that the transformer reads.
+    Raises UserError, which begins with `where`, when the kind is another one or its features are
+    not of the `width` that the transformers read.
     """
     encoder: TextEncoder
-    if options.values.get("text_encoder_type", "clip") == "builtin":
+    if kind == "builtin":
         encoder = PooledEncoder(BuiltinEncoder())
-    else:
+    elif kind == "clip":
         encoder = ClipEncoder(path or "openai/clip-vit-base-patch32", device, CLIP_POSITIONS)
+    else:
+        raise UserError(f"{where}: text_encoder_type is {kind!r}, neither clip nor builtin")
     if encoder.width != width:
         raise UserError(
-            f"{options.path.parent} reads text features of width {width}, the text encoder gives "
+            f"{where} reads text features of width {width}, the text encoder gives "
             f"{encoder.width}; pass --text_encoder_path with CLIP ViT-B/32"
         )
     return CachedTextEncoder(encoder)

@@ -37,6 +37,10 @@ class FileCaptions:
         self.split = other.split or self.split
         self.labels |= other.labels
 
+    def meaning(self) -> str:
+        """Of the first caption, which is the one that validation takes."""
+        return self.captions[0].meaning or self.captions[0].caption.text
+
 
 @dataclass
 class CaptionTable:

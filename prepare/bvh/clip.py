@@ -1,11 +1,14 @@
-"""One BVH file as the 22 joints of HumanML3D: joint map, frame rate, units, up axis."""
+"""One BVH or AMC file as the 22 joints of HumanML3D: joint map, frame rate, units, up axis."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from data_loaders.bvh import parse_bvh
+from data_loaders.asf_amc import Amc, read_amc
+from data_loaders.bvh import Bvh, parse_bvh
 from data_loaders.skeleton import HUMANML
+from prepare.bvh.cmu_rates import native_fps, trial_name
 from prepare.bvh.joint_maps import JointMap, choose_joint_map
 from utils.errors import UserError
 
@@ -21,24 +24,64 @@ def load_clip(
     fps: float = HUMANML.fps,
     up_axis: str = "auto",
     unit: str = "auto",
+    frame_rate: str = "auto",
 ) -> np.ndarray:
-    """Joints [T, 22, 3] of a BVH file in metres, Y up, at `fps`; place and facing as in the file.
+    """Joints [T, 22, 3] of a BVH or AMC file in metres, Y up, at `fps`.
 
-    Output frame k is the pose at k / fps seconds, by linear interpolation of joint positions.
+    Place and facing are those of the file. Output frame k is the pose at k / fps seconds, by linear
+    interpolation of joint positions.
     joint_map: None chooses a built-in one by joint names. up_axis: "auto", "y" or "z". unit: "auto"
-    (from the leg length), a name in `UNITS`, or the number of metres per unit.
+    (from the leg length; ASF files state it), a name in `UNITS`, or the number of metres per unit.
+    frame_rate: "auto" (what a BVH file states), "cmu" (of the trial), or frames per second.
     Raises UserError for a damaged file, unknown joints, or when axis or unit cannot be told.
     """
-    bvh = parse_bvh(path)
+    motion = read_motion(Path(path), frame_rate)
     try:
-        joint_map = joint_map or choose_joint_map(bvh.joint_names)
-        joints = joint_map.apply(bvh.global_positions(), bvh.joint_names)
-        joints = resample(joints, bvh.frame_time, fps)
-        joints = joints * (detect_unit(joints) if unit == "auto" else metres_per_unit(unit))
+        joint_map = joint_map or choose_joint_map(motion.joint_names)
+        joints = joint_map.apply(motion.global_positions(), motion.joint_names)
+        joints = resample(joints, motion.frame_time, fps)
+        if not isinstance(motion, Amc):
+            joints = joints * (detect_unit(joints) if unit == "auto" else metres_per_unit(unit))
         up_axis = up_axis if up_axis != "auto" else detect_up_axis(joints)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return joints if up_axis == "y" else joints[..., [0, 2, 1]] * [1.0, 1.0, -1.0]
+
+
+def read_motion(path: Path, frame_rate: str = "auto") -> Bvh | Amc:
+    """Raises UserError for a damaged file, and where the frame rate is not known."""
+    rate = frames_per_second(frame_rate, path)
+    if path.suffix.lower() == ".amc":
+        if rate is None:
+            raise UserError(f"{path}: an AMC file does not say its frame rate; give --frame_rate")
+        return read_amc(path, rate)
+    bvh = parse_bvh(path)
+    return bvh if rate is None else replace(bvh, frame_time=1 / rate)
+
+
+def frames_per_second(frame_rate: str, path: Path) -> float | None:
+    """The rate that is meant for a file, None for its own. Raises UserError when there is none."""
+    if frame_rate == "auto":
+        return None
+    if frame_rate == "cmu":
+        trial = trial_name(path.stem)
+        if trial is None:
+            raise UserError(f"{path}: no trial of the CMU database is named so; give --frame_rate")
+        return native_fps(trial)
+    return positive_rate(frame_rate)
+
+
+def positive_rate(frame_rate: str) -> float:
+    """Raises UserError for anything but a positive number."""
+    try:
+        rate = float(frame_rate)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise UserError(
+            f"--frame_rate {frame_rate} is unknown; give auto, cmu, or a positive number"
+        )
+    return rate
 
 
 def resample(positions: np.ndarray, frame_time: float, fps: float) -> np.ndarray:

@@ -1,12 +1,14 @@
-"""One BVH file to the clips of a dataset: read, cut, mirror, write."""
+"""One BVH or AMC file to the clips of a dataset: read, cut, mirror, write."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from data_loaders.features import ProcessedMotion, mirror_joints, process_joints
-from prepare.bvh.clip import load_clip, metres_per_unit
+from prepare.bvh.clip import load_clip, metres_per_unit, positive_rate
+from prepare.bvh.files import SUFFIXES
 from prepare.bvh.joint_maps import JointMap
 from prepare.bvh.lengths import LengthOptions, TooShort, fit_length
 from prepare.write_dataset import write_motion
@@ -18,11 +20,32 @@ from utils.options import option
 class ClipOptions(LengthOptions):
     up_axis: str = option("auto", "axis that points up", choices=("auto", "y", "z"))
     unit: str = option("auto", "auto, m, cm, mm, inch, cmu, or the metres of one unit")
+    input_format: str = option("bvh", "BVH files, or AMC files with ASF", choices=tuple(SUFFIXES))
+    frame_rate: str = option("auto", "auto (what BVH files state), cmu, or frames per second")
     mirror: bool = option(True, "also write the left-right mirror image of every clip")
 
     def validate(self) -> None:
         if self.unit != "auto":
             metres_per_unit(self.unit)
+        if self.frame_rate not in ("auto", "cmu"):
+            positive_rate(self.frame_rate)
+        if self.input_format == "asf_amc" and self.frame_rate == "auto":
+            raise UserError(
+                "AMC files do not say their frame rate; give --frame_rate 120, or for the CMU "
+                "database, which has 60 and 120, --frame_rate cmu"
+            )
+        if self.input_format == "asf_amc" and self.unit != "auto":
+            raise UserError("ASF files state their unit; leave --unit out")
+
+    def read(self, path: Path, joint_map: JointMap | None) -> np.ndarray:
+        """Joints [T, 22, 3] at 20 fps. Raises UserError as `load_clip` does."""
+        return load_clip(
+            path,
+            joint_map,
+            up_axis=self.up_axis,
+            unit=self.unit,
+            frame_rate=self.frame_rate,
+        )
 
 
 @dataclass(frozen=True)
@@ -70,9 +93,9 @@ class Outcome:
 def convert_file(
     job: Job, folder: Path, joint_map: JointMap | None, options: ClipOptions
 ) -> Outcome:
-    """Read one BVH file and write its clips; a problem of the file becomes the outcome's reason."""
+    """Read one file and write its clips; a problem of the file becomes the outcome's reason."""
     try:
-        joints = load_clip(job.path, joint_map, up_axis=options.up_axis, unit=options.unit)
+        joints = options.read(job.path, joint_map)
         pieces = fit_length(joints, options)
         clips: list[Clip] = []
         for number, piece in enumerate(pieces, start=1):

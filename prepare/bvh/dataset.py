@@ -9,9 +9,9 @@ from pathlib import Path
 
 from data_loaders.skeleton import HUMANML
 from prepare.bvh.caption_table import CaptionTable, FileCaptions, read_caption_table
-from prepare.bvh.clip import detect_up_axis, load_clip
+from prepare.bvh.clip import detect_up_axis
 from prepare.bvh.convert import ClipOptions, Job, Outcome, convert_file
-from prepare.bvh.files import find_files, match_files
+from prepare.bvh.files import SUFFIXES, find_files, match_files
 from prepare.bvh.joint_maps import JointMap, load_joint_map
 from prepare.bvh.splits import SplitOptions, assign_splits
 from prepare.workers import run_jobs
@@ -25,7 +25,7 @@ WORTHWHILE = 40  # files per process: less work than that is done before a proce
 
 @dataclass
 class Options(ClipOptions, SplitOptions):
-    bvh_dir: str = option("", "folder of BVH files, searched recursively", required=True)
+    bvh_dir: str = option("", "folder of BVH or AMC files, searched recursively", required=True)
     captions: str = option("", "CSV table of captions", required=True)
     out: str = option("", "dataset folder to make", required=True, free="always")
     overwrite: bool = option(False, "replace a dataset that is already there", free="always")
@@ -74,13 +74,15 @@ def build_dataset(options: Options) -> Report:
     """Write the dataset folder. Raises UserError when nothing of use can be written."""
     root = Path(options.bvh_dir)
     joint_map = load_joint_map(options.joint_map) if options.joint_map else None
-    files = find_files(root)
+    files = find_files(root, SUFFIXES[options.input_format])
     table = read_caption_table(options.captions)
     captions = captions_by_path(options, files, table)
     assign_splits(captions, options, root)  # so that mistakes in tables are told before the work
     check_notes(captions)
     if options.up_axis == "auto":
-        options = dataclasses.replace(options, up_axis=vote_up_axis(list(captions), joint_map))
+        options = dataclasses.replace(
+            options, up_axis=vote_up_axis(list(captions), joint_map, options)
+        )
     info = {"made_by": "prepare.from_bvh", "options": dataclasses.asdict(options)}
     with DatasetWriter(options.out, HUMANML, options.overwrite, info) as writer:
         convert = functools.partial(
@@ -134,12 +136,13 @@ def check_notes(captions: dict[Path, FileCaptions]) -> None:
     collect_notes([*entries, *(entry.mirrored() for entry in entries)])
 
 
-def vote_up_axis(files: list[Path], joint_map: JointMap | None) -> str:
+def vote_up_axis(files: list[Path], joint_map: JointMap | None, options: Options) -> str:
     """The up axis of most of some clips, so that one of somebody lying down cannot mislead."""
+    as_they_are = dataclasses.replace(options, up_axis="y", unit="m")
     votes: Counter[str] = Counter()
     for path in files[:: max(1, len(files) // UP_AXIS_VOTERS)]:
         with contextlib.suppress(UserError):
-            votes[detect_up_axis(load_clip(path, joint_map, up_axis="y", unit="m"))] += 1
+            votes[detect_up_axis(as_they_are.read(path, joint_map))] += 1
     return votes.most_common(1)[0][0] if votes else "auto"
 
 

@@ -1,4 +1,4 @@
-"""The BVH files of a folder, and the names by which tables refer to them."""
+"""The motion files of a folder, and the names by which tables refer to them."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -6,14 +6,19 @@ from pathlib import Path
 
 from utils.errors import UserError
 
+SUFFIXES = {"bvh": ".bvh", "asf_amc": ".amc"}  # by --input_format
 
-def find_files(root: Path) -> list[Path]:
-    """All BVH files in a folder and its subfolders, sorted. Raises UserError when there is none."""
+
+def find_files(root: Path, suffix: str = ".bvh") -> list[Path]:
+    """All such files in a folder and its subfolders, sorted.
+
+    Raises UserError when there is none.
+    """
     if not root.is_dir():
         raise UserError(f"--bvh_dir {root} is not a folder")
-    files = sorted(path for path in root.rglob("*") if path.suffix.lower() == ".bvh")
+    files = sorted(path for path in root.rglob("*") if path.suffix.lower() == suffix)
     if not files:
-        raise UserError(f"--bvh_dir {root} holds no .bvh file, not even in its subfolders")
+        raise UserError(f"--bvh_dir {root} holds no {suffix} file, not even in its subfolders")
     return files
 
 

@@ -202,6 +202,61 @@ CMU = _joint_map(
 )
 
 
+def _l_to_r(name: str) -> str:
+    return "r" + name.removeprefix("l")
+
+
+# The daz-friendly conversion of CMU has one body for everybody, its hip joint below the thighs, and
+# toes that are end sites.
+CMU_DAZ = _joint_map(
+    "cmu-daz",
+    pelvis={"hip": 0.45, "abdomen": 0.55},
+    spine1={"abdomen": 0.9, "chest": 0.1},
+    spine2="chest",
+    spine3={"chest": 0.8, "neck": 0.2},
+    neck="neck",
+    head="head",
+    **Limbs(
+        hip="lThigh",
+        knee="lShin",
+        ankle="lFoot",
+        foot="lFoot_end",
+        collar="lCollar",
+        shoulder="lShldr",
+        elbow="lForeArm",
+        wrist="lHand",
+    ).both_sides(_l_to_r)
+    | {
+        "left_collar": {"lCollar": 0.6, "lShldr": 0.4},
+        "right_collar": {"rCollar": 0.6, "rShldr": 0.4},
+    },
+)
+# ASF/AMC as CMU records it. A joint is the end of the bone of its name; the forearm is two bones.
+CMU_ASF = _joint_map(
+    "cmu-asf",
+    pelvis="root",
+    spine1={"root": 0.1, "lowerback": 0.9},
+    spine2={"lowerback": 0.1, "upperback": 0.9},
+    spine3={"upperback": 0.7, "thorax": 0.3},
+    neck="lowerneck",
+    head="upperneck",
+    **Limbs(
+        hip="lhipjoint",
+        knee="lfemur",
+        ankle="ltibia",
+        foot="lfoot",
+        collar="lclavicle",
+        shoulder="lclavicle",
+        elbow="lhumerus",
+        wrist="lwrist",
+    ).both_sides(_l_to_r)
+    | {
+        "left_collar": {"thorax": 0.6, "lclavicle": 0.4},
+        "right_collar": {"thorax": 0.6, "rclavicle": 0.4},
+    },
+)
+
+
 def _three_part_spine(name: str, foot: str) -> JointMap:
     limbs = _LEG_AND_ARM.both_sides(_left_to_right)
     limbs |= {"left_foot": foot, "right_foot": _left_to_right(foot)}
@@ -245,4 +300,4 @@ CLASSIC = _joint_map(
     **_HIP_AND_COLLAR.both_sides(_left_to_right)
     | {"left_foot": "LeftAnkle_end", "right_foot": "RightAnkle_end"},
 )
-BUILT_IN = (BANDAI_NAMCO, CMU, MIXAMO, LAFAN1, NEURON, XSENS, CLASSIC)
+BUILT_IN = (BANDAI_NAMCO, CMU, CMU_DAZ, CMU_ASF, MIXAMO, LAFAN1, NEURON, XSENS, CLASSIC)

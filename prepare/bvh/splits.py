@@ -10,6 +10,8 @@ from prepare.bvh.files import match_files
 from utils.errors import UserError
 from utils.options import option
 
+ENOUGH_FOR_TWO = 5  # files, of which two can validate
+
 
 @dataclass
 class SplitOptions:
@@ -29,28 +31,40 @@ def assign_splits(
     """Split of each file: from --split_file, else from the table, else drawn at random.
 
     All clips of a file, mirror images included, go where the file goes. A share above 0 is at least
-    one file as long as there are enough of them: first one for training, then one for validation.
+    one file where there are enough: one file trains, two also validate, three also test. From five
+    on two validate, of different captions if there are any, since retrieval tells captions apart.
     """
     splits = {path: entry.split for path, entry in captions.items() if entry.split}
     if options.split_file:
         listed = read_split_file(options.split_file)
         matches = match_files(listed, captions, root)
         splits |= {path: listed[name] for name, path in matches.items()}
-    rest = [path for path in captions if path not in splits]
-    drawn = _draw_splits(len(rest), set(splits.values()), options)
+    rest = {path: entry.meaning() for path, entry in captions.items() if path not in splits}
+    drawn = _draw_splits(list(rest.values()), set(splits.values()), options)
     return splits | dict(zip(rest, drawn, strict=True))
 
 
-def _draw_splits(count: int, filled: set[str], options: SplitOptions) -> list[str]:
-    """Splits of `count` files; those in `filled` have files already and may stay without more."""
-    spare = count if "train" in filled else max(count - 1, 0)
+def _draw_splits(meanings: list[str], filled: set[str], options: SplitOptions) -> list[str]:
+    """Splits of files by their meanings; those in `filled` have files already and may do with."""
+    count = len(meanings)
+    spare = max(count - ("train" not in filled), 0)
+    enough = {"val": 2 if count >= ENOUGH_FOR_TWO else 1, "test": 1}
     sizes: dict[str, int] = {}
     for split, share in (("val", options.val_share), ("test", options.test_share)):
-        least = 1 if share > 0 and split not in filled else 0
+        least = enough[split] if share > 0 and split not in filled else 0
         sizes[split] = min(max(round(share * count), least), spare)
         spare -= sizes[split]
-    order = np.random.default_rng(options.split_seed).permutation(count)
+    order = np.random.default_rng(options.split_seed).permutation(count).tolist()
+    if sizes["val"] == 2:
+        chosen = _first_two(order, meanings)
+        order.sort(key=lambda file: file not in chosen)  # stable: the others keep their order
     drawn = ["train"] * count
-    for rank, index in enumerate(order[: sizes["val"] + sizes["test"]]):
-        drawn[index] = "val" if rank < sizes["val"] else "test"
+    for rank, file in enumerate(order[: sizes["val"] + sizes["test"]]):
+        drawn[file] = "val" if rank < sizes["val"] else "test"
     return drawn
+
+
+def _first_two(order: list[int], meanings: list[str]) -> set[int]:
+    """The first file, and the first after it that means something else, if there is one."""
+    first, *others = order
+    return {first, next((o for o in others if meanings[o] != meanings[first]), others[0])}

@@ -13,7 +13,8 @@ from data_loaders.normalizer import Statistics
 from model.distribution import Distribution, kl_divergence
 from model.seam import Samples
 from model.text.encoders import CachedTextEncoder, Condition, DistilBertEncoder, pad_tokens
-from rewards.tmr import TMRReward, similarity
+from rewards.seam import similarity
+from rewards.tmr import TMRReward
 from tests.golden.base import Golden, Row, covers
 from tests.golden.text_encoders import write_distilbert
 from tmr.encoders import ActorDecoder, ActorEncoder

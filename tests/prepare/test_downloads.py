@@ -95,7 +95,7 @@ def test_a_dry_run_tells_the_places_and_changes_nothing(machine, script: str) ->
     subprocess.run(["bash", "-n", str(ROOT / "prepare" / script)], check=True)
     run = here.run(script, "--dry_run")
     assert run.returncode == 0, run.stderr
-    assert "https://" in run.stdout
+    assert "://" in run.stdout
     assert str(here.out) in run.stdout
     assert not here.out.exists()
     assert here.calls() == []
@@ -223,10 +223,18 @@ def test_file_names_of_the_hub_cannot_lead_out_of_the_folder(machine, name: str)
 
 
 def test_all_of_humanml_but_its_motions(machine) -> None:
-    plain = ["Mean.npy", "Std.npy", "train.txt", "val.txt", "test.txt"]
+    plain = ["Mean.npy", "Std.npy", "train.txt", "val.txt", "test.txt", "index.csv"]
     texts = zipped({"texts/000000.txt": b"a#a/DET#0.0#0.0", "__MACOSX/texts/._x": b"?"})
     here = machine({"texts.zip": texts, **{name: name.encode() for name in plain}})
     assert here.run("download_humanml_texts.sh").returncode == 0
     assert set(here.files()) == {
         f"dataset/HumanML3D/{name}" for name in [*plain, "texts/000000.txt"]
     }
+
+
+def test_the_mocap_database_of_cmu(machine) -> None:
+    files = {"subjects/01/01.asf": b"skeleton", "subjects/01/01_01.amc": b"motion"}
+    archive = zipped({f"all_asfamc/{name}": content for name, content in files.items()})
+    here = machine({"mocap.cs.cmu.edu/allasfamc.zip": archive})
+    assert here.run("download_cmu.sh").returncode == 0
+    assert here.files() == {f"dataset/CMU/{name}": content for name, content in files.items()}

@@ -182,12 +182,12 @@ def test_six_files_of_any_rig_fill_all_splits(tmp_path, monkeypatch, capsys, rig
     six_files(tmp_path, rig)
     run(monkeypatch, tmp_path)
     output = capsys.readouterr().out
-    assert "12 clips (train 8, val 2, test 2) from 6 files" in output
-    assert "warning: train has 8 clips" in output
-    assert "--batch_size 8 or less" in output
-    assert "warning: val has 2 clips" in output
+    assert "12 clips (train 6, val 4, test 2) from 6 files" in output
+    assert "warning: train has 6 clips" in output
+    assert "--batch_size 6 or less" in output
+    assert "warning: val has 4 clips of 2 distinct meanings" in output
     sources = {}
-    for split, count in (("train", 8), ("val", 2), ("test", 2)):
+    for split, count in (("train", 6), ("val", 4), ("test", 2)):
         data = open_dataset("own", split, data_dir=str(tmp_path / "out"))
         batch = next(make_loader(data, count, shuffle=False))
         assert torch.isfinite(batch.motion).all()

@@ -46,13 +46,13 @@ def test_counts_are_those_of_the_folder(made):
 
 
 def test_small_splits_are_warned_of(folder):
-    """Numbers are those of trainings: 64 or 32 clips a step, pools of 32, of at least 8."""
+    """Numbers are those of trainings: 64 or 32 clips a step, pools of 32, of at least 2."""
     clips, ids = len(names(folder, "train")), names(folder, "train")
     assert f"--batch_size {clips} or less" in warnings(folder)
     (folder / "train.txt").write_text("\n".join(ids * 2))
     assert "--batch_size" not in warnings(folder)
     (folder / "val.txt").write_text(ids[0])
-    assert "val has 1 clips of 1 distinct meanings: too few for train_tmr" in warnings(folder)
+    assert "val has 1 clips that state one thing" in warnings(folder)
     (folder / "val.txt").write_text("\n".join(ids[:20]))
     assert "ranks them in pools of" in warnings(folder)
     (folder / "val.txt").write_text("")

@@ -3,6 +3,7 @@ import pytest
 
 from data_loaders.skeleton import HUMANML
 from prepare.bvh.joint_maps import BUILT_IN, choose_joint_map, load_joint_map
+from tests.paths import ROOT
 from utils.errors import UserError
 
 
@@ -50,6 +51,11 @@ def test_joint_map_files_are_checked(tmp_path, change, message):
     path.write_text(text.replace(*change))
     with pytest.raises(UserError, match=message):
         load_joint_map(path)
+
+
+def test_every_built_in_map_is_documented():
+    page = (ROOT / "docs" / "bvh.md").read_text(encoding="utf-8")
+    assert all(f"`{joint_map.name}`" in page for joint_map in BUILT_IN)
 
 
 def test_unknown_joints_are_listed():

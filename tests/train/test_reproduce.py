@@ -240,10 +240,10 @@ def check_sweep(options, made: dict[Path, str]) -> None:
         assert made[evaluators / "real_figures.json"] == "train.train_evaluators"
 
 
-@pytest.mark.parametrize("name", ["synthetic", "mocap"])
+@pytest.mark.parametrize("name", ["synthetic", "mocap", "cmu"])
 def test_the_stages_of_the_project_read_what_earlier_ones_make(name: str, fresh) -> None:
     stages = read_plan(name, Places(), dry_run=True)
-    assert all(stage.minutes > 0 for stage in stages)
+    assert all(stage.minutes > 0 for stage in stages) == (name != "cmu")  # which nobody has timed
     made_by(stages)
 
 

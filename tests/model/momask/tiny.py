@@ -8,6 +8,7 @@ from torch import Tensor
 from data_loaders.normalizer import Statistics
 from data_loaders.skeleton import KIT, Skeleton
 from model.momask.checkpoints import LENGTHS, save_part, save_tokens, save_transformer
+from model.momask.generator import MoMaskGenerator
 from model.momask.lengths import LengthEstimator
 from model.momask.rvq import RVQVAE, RVQConfig
 from model.momask.transformers import (
@@ -17,13 +18,16 @@ from model.momask.transformers import (
     TransformerConfig,
     Vocabulary,
 )
+from model.seam import Samples
 from model.text.encoders import BUILTIN_WIDTH
-from tests.model.tiny import tiny_stats
+from tests.model.tiny import random_motion, tiny_stats
 
 FEATURES = 35  # of a skeleton of three joints
 CODES, LAYERS = 12, 3
 VOCABULARY = Vocabulary(CODES, 8, LAYERS)
 TEXT_WIDTH = 6
+CAPTIONS = ["a person walks", "a man waves his left hand", "someone kicks"]
+FRAMES = torch.tensor([24, 40, 8])
 
 
 def tiny_rvq(features: int = FEATURES, **changes) -> RVQVAE:
@@ -80,3 +84,20 @@ def write_folders(root: Path, skeleton: Skeleton = KIT, **rvq_changes) -> Path:
     lengths = root / "length_estimator" / "model" / LENGTHS.file
     save_part(lengths, LENGTHS, LengthEstimator(BUILTIN_WIDTH))
     return root / "base"
+
+
+def seeded(seed: int = 3) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def raw_motions() -> Samples:
+    """One motion per caption."""
+    return Samples(random_motion(3, 40, KIT.feature_dim), FRAMES)
+
+
+class Seen:
+    """What the base transformer is shown."""
+
+    def __init__(self, generator: MoMaskGenerator) -> None:
+        self.ids: list[Tensor] = []
+        generator.model.register_forward_pre_hook(lambda _, inputs: self.ids.append(inputs[0]))

@@ -1,0 +1,55 @@
+"""Rewards by retrieval: captions and motions in one space, in which nearness is fit."""
+
+from typing import Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from model.seam import Samples
+from rewards.seam import similarity
+
+
+class RetrievalModel(Protocol):
+    """Encodes captions, and raw motions ``[B, T, D]`` with lengths ``[B]``, to ``[B, d]``."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def encode_motions(self, motions: Tensor, lengths: Tensor) -> Tensor: ...
+
+    def encode_texts(self, captions: list[str]) -> Tensor: ...
+
+
+Model = TypeVar("Model", bound=RetrievalModel)
+
+
+class RetrievalReward(Generic[Model]):
+    """r(x, c) = (cos(text latent, motion latent) + 1) / 2. Texts are embedded once per caption.
+
+    Always in float32, also inside a training step with lower precision: rewards of candidates
+    differ in the third decimal.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self._texts: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def score(self, raw: Samples, captions: list[str]) -> Tensor:
+        return similarity(self.embed_texts(captions), self.embed(raw))
+
+    @torch.no_grad()
+    def embed(self, raw: Samples) -> Tensor:
+        """Latents ``[B, d]`` of raw motions ``[B, T, D]``."""
+        with torch.autocast(self.model.device.type, enabled=False):
+            return self.model.encode_motions(raw.x.float(), raw.frames)
+
+    @torch.no_grad()
+    def embed_texts(self, captions: list[str]) -> Tensor:
+        """Latents ``[B, d]``."""
+        missing = [c for c in dict.fromkeys(captions) if c not in self._texts]
+        for start in range(0, len(missing), 256):
+            part = missing[start : start + 256]
+            with torch.autocast(self.model.device.type, enabled=False):
+                self._texts |= dict(zip(part, self.model.encode_texts(part), strict=True))
+        return torch.stack([self._texts[caption] for caption in captions])
