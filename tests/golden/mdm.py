@@ -158,8 +158,7 @@ def full_size_keys(g: Golden) -> Iterator[Row]:
     """Every key and shape of the published layout, and nothing besides."""
     known = set(MDMConfig.__dataclass_fields__)
     args = {k: v for k, v in g.json["args_that_select_it"].items() if k in known}
-    width = g.json["state_dict"]["input_process.poseEmbedding.weight"][1]
-    features = 263 if args.get("arch") != "gru" else width - 512
+    features = g.json["state_dict"]["output_process.poseFinal.weight"][0]
     with torch.device("meta"):
         model = MDM(MDMConfig(**args), features)
     found = {key: list(value.shape) for key, value in model.state_dict().items()}

@@ -6,8 +6,9 @@ from types import ModuleType
 import pytest
 from accelerate.utils import LoggerType
 
-from tests.train.regression import train
+from tests.train.regression import Regression, options_for, train
 from tests.train.scripts import read_metrics
+from train.loop import Trainer, start_run
 from train.trackers import MetricsFile, tracker_of
 from utils.errors import UserError
 
@@ -23,6 +24,9 @@ def test_tensorboard_has_the_figures_of_the_metrics_file(tmp_path) -> None:
         logged = {event.step: event.value for event in events.Scalars(name)}
         lines = {line["step"]: line[name] for line in read_metrics(tmp_path) if name in line}
         assert logged == pytest.approx(lines)
+
+
+RUNS = ("one", "two")
 
 
 class Wandb(ModuleType):
@@ -43,14 +47,16 @@ class Wandb(ModuleType):
         self.finished += 1
 
 
-def test_weights_and_biases_by_upstreams_name(tmp_path, monkeypatch) -> None:
+def test_weights_and_biases_has_a_run_for_each_of_two_stages(tmp_path, monkeypatch) -> None:
     fake = Wandb()
     monkeypatch.setitem(sys.modules, "wandb", fake)
     monkeypatch.setattr("train.trackers.find_spec", lambda name: fake)
     monkeypatch.setattr("accelerate.tracking._available_trackers", [LoggerType.WANDB])
-    for run in ("one", "two"):  # two trainings in one process have a run each
-        train(tmp_path / run, train_platform_type="WandBPlatform")
-    assert [run["name"] for run in fake.started] == ["one", "two"]
+    options = [options_for(tmp_path / n, train_platform_type="WandBPlatform") for n in RUNS]
+    accelerator = start_run(options[0])
+    for each in options:
+        Trainer(Regression(each), each, accelerator).run()
+    assert [run["name"] for run in fake.started] == list(RUNS)
     assert fake.started[0]["project"] == "sopo"
     assert fake.started[0]["dir"] == str(tmp_path / "one")
     assert fake.started[0]["config"]["lr"] == 0.05

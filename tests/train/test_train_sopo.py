@@ -13,7 +13,14 @@ from diffusion.sampling import SamplerOptions
 from model.seam import Generator, Samples
 from rewards.tmr import TMRReward
 from tests.tmr.tiny import tiny_tmr
-from tests.train.fakes import CAPTIONS, KEYS, FirstFeature, Spy, make_batch
+from tests.train.fakes import (
+    CAPTIONS,
+    KEYS,
+    FirstFeature,
+    ScriptedGenerator,
+    Spy,
+    make_batch,
+)
 from train.preference.gate import GateDecision
 from train.preference.losses import DenoisingErrors, preferred_weight, sopo_loss
 from train.preference.pairs import PreferenceBatch
@@ -319,3 +326,14 @@ def test_tau_is_the_option_unless_a_quantile_is_asked_for() -> None:
     task = make_task(tau=0.3, tau_quantile=0.5)
     task.algorithm.threshold.observe(torch.tensor([0.1, 0.6, 0.7]))
     assert task.algorithm.threshold.value() == pytest.approx(0.6)
+
+
+def test_validation_scores_raw_motions_and_lower_is_better(monkeypatch) -> None:
+    raw = torch.randn(4, 12, KIT_FEATURES, generator=rng(3))
+    task = make_task(ScriptedGenerator.of(raw), val_motions=4)
+    monkeypatch.setattr("train.train_sopo.fixed_batches", lambda *_: [make_batch()])
+    found = task.validate()
+    lengths = make_batch().lengths
+    expected = float(FirstFeature().score(Samples(raw, lengths), CAPTIONS).mean())
+    assert found["reward"] == pytest.approx(expected, abs=1e-5)
+    assert found["score"] == pytest.approx(1 - expected, abs=1e-5)
