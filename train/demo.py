@@ -7,8 +7,8 @@ It makes the embedded dataset, takes the base, the reward and the judge that com
 tunes the base for the same number of steps with plain denoising (sft) and with SoPo, judges all
 three, and draws them beside the real clip. It ends with a page that says which differences are
 larger than those between seeds. With --full it trains the models themselves first, which takes
-about an hour. Every stage is an ordinary command (configs/reproduce/demo.yaml), which is printed;
-what is finished is skipped, and what was cut off goes on from its last checkpoint.
+half an hour more. Every stage is an ordinary command (configs/reproduce/demo.yaml), which is
+printed; what is finished is skipped, and what was cut off goes on where it stopped.
 """
 
 from utils.start import entry_point
