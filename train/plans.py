@@ -34,6 +34,7 @@ from train.stages import (
     refuse_changes,
 )
 from utils.errors import UserError
+from utils.files import read_json
 from utils.places import PROJECT_ROOT
 
 CONFIGS = PROJECT_ROOT / "configs" / "reproduce"
@@ -97,7 +98,8 @@ def make_stage(title: str, entry: Entry, places: Places) -> Stage:
     if hasattr(own, "save_dir"):  # a training
         folder = Path(own.save_dir)
         refuse_changes(folder / "args.json", own)
-        return Stage(title, product, go_on(wanted, folder), title, minutes=minutes)
+        stale = is_cut_off(folder / "args.json", own.num_steps)
+        return Stage(title, product, go_on(wanted, folder), title, stale, minutes)
     if hasattr(own, "model_path"):  # an evaluation
         models = [Path(path) for path in as_words(own.model_path)]
         stale = not all(path.is_file() for path in models) or is_stale(product, own, models)
@@ -107,6 +109,14 @@ def make_stage(title: str, entry: Entry, places: Places) -> Stage:
     if product.name == "dataset.json":
         refuse_changes(product, own)
     return Stage(title, product, wanted.arguments, title, minutes=minutes)
+
+
+def is_cut_off(record: Path, num_steps: int) -> bool:
+    """Does a record of options say that its training stopped before its last step?
+
+    Those of TMR do: their products have the same names at every step.
+    """
+    return record.is_file() and read_json(record).get("step", num_steps) < num_steps
 
 
 def product_of(options: Any, entry: Entry) -> Path:

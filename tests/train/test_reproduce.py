@@ -12,7 +12,7 @@ from eval import eval_tmr
 from tests.paths import ROOT
 from tests.train.scripts import LOOP, NETWORK, Workspace, contents, run_main, sweep_file
 from tmr.model import PARTS
-from train import plans, sweep_plan
+from train import plans, sweep_plan, train_tmr
 from train.plans import Entry, Places, make_stage, read_plan, read_plans
 from train.stages import Stage, command
 from train.train_mdm import DenoisingTask
@@ -277,6 +277,22 @@ def test_sft_and_sopo_of_the_demo_differ_in_the_method_alone(fresh) -> None:
         ("sft", "sopo"),
         ("save/demo/sft", "save/demo/sopo"),
     ]
+
+
+def test_a_training_that_was_cut_off_is_not_finished(tmp_path) -> None:
+    """Its product is there from the first checkpoint on; the record tells the step."""
+    options = {"save_dir": str(tmp_path), "dataset": "tiny", "num_steps": 100}
+    reward = Entry("reward", "train.train_tmr", 1, options, "last_weights/motion_decoder.pt")
+    product = tmp_path / reward.product
+    product.parent.mkdir()
+    for path in (product, tmp_path / "resume.pt"):
+        path.touch()
+    record = parse_options(train_tmr.Options, [f"--{k}={v}" for k, v in options.items()])
+    for step, done in ((40, False), (100, True)):
+        write_json(tmp_path / "args.json", asdict(record) | {"step": step})
+        stage = make_stage("reward", reward, Places())
+        assert stage.done == done
+        assert stage.arguments[-1] == "--resume"
 
 
 def test_a_judgement_is_made_again_when_its_model_is(tmp_path, monkeypatch) -> None:
