@@ -3,6 +3,7 @@
 The figures of one row of a table are a dictionary: the title of a column -> its value.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import t as student_t
+from scipy.stats import ttest_ind
 
 from eval import judging, results_table
 from utils.errors import UserError
 from utils.files import read_json
-from utils.intervals import mean_and_interval
 
 Row = dict[str, float]
+CONFIDENCE = 0.95
 # +1: larger is better, -1: smaller is better; figures without a direction are left out.
 DIRECTION = {
     **dict.fromkeys(("reward", "R@1", "R@2", "R@3", "R@1 split", "R@1 hard"), 1),
@@ -29,8 +31,8 @@ DIRECTION = {
 class Difference:
     """A tuned model minus its control in one figure.
 
-    here: of one run each. mean, half_width: over the seeds, with Student's 95 % interval. spread:
-    the most that seeds alone make of a single difference, in 95 % of the cases.
+    here: of one run each. mean, half_width: over the seeds, with Welch's 95 % interval. spread:
+    what the seed alone makes of the difference of two single runs, in 95 % of the cases.
     """
 
     title: str
@@ -41,7 +43,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """``better``, ``worse``, or ``-`` where the seeds alone may make such a difference."""
+        """``better``, ``worse``, or ``-`` where the seed alone may make such a difference."""
         if abs(self.here) <= self.spread:
             return "-"
         return "better" if self.here * DIRECTION[self.title] > 0 else "worse"
@@ -50,20 +52,23 @@ class Difference:
 def differences(
     tuned: Row, control: Row, tuned_seeds: Sequence[Row], control_seeds: Sequence[Row]
 ) -> list[Difference]:
-    """Of the figures that all rows have and that have a direction, in the order of `tuned`.
-
-    Both lists have the same seeds in the same order: runs of one seed see the same clips at the
-    same noise levels and are judged on the same noise, so that their difference varies least.
-    """
+    """Of the figures that all rows have and that have a direction, in the order of `tuned`."""
     rows = [tuned, control, *tuned_seeds, *control_seeds]
     titles = [title for title in tuned if title in DIRECTION and all(title in r for r in rows)]
-    quantile = float(student_t.ppf(0.975, len(tuned_seeds) - 1))
     found = []
     for title in titles:
-        seeds = [a[title] - b[title] for a, b in zip(tuned_seeds, control_seeds, strict=True)]
-        spread = quantile * float(np.std(seeds, ddof=1))
-        here = tuned[title] - control[title]
-        found.append(Difference(title, here, *mean_and_interval(seeds), spread))
+        first, second = ([row[title] for row in s] for s in (tuned_seeds, control_seeds))
+        interval = ttest_ind(first, second, equal_var=False).confidence_interval(CONFIDENCE)
+        quantile = student_t.ppf((1 + CONFIDENCE) / 2, len(first) + len(second) - 2)
+        found.append(
+            Difference(
+                title=title,
+                here=tuned[title] - control[title],
+                mean=float(np.mean(first) - np.mean(second)),
+                half_width=float(interval.high - interval.low) / 2,
+                spread=float(quantile) * math.hypot(np.std(first, ddof=1), np.std(second, ddof=1)),
+            )
+        )
     return found
 
 
