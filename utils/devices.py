@@ -1,5 +1,6 @@
 """Where a script computes."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -28,3 +29,8 @@ def pick_device(device: str, cuda: bool = True) -> torch.device:
     if chosen.type == "cuda" and not (cuda and torch.cuda.is_available()):
         raise UserError(f"--device {device}: no CUDA device is available; use --device cpu")
     return chosen
+
+
+def autocast_to(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+    """A context in which networks compute in `dtype`; None leaves them as they are."""
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)

@@ -1,7 +1,6 @@
 """MLD, MLD* and MotionLCM behind the generator seam: noise prediction in the latents of a VAE."""
 
 import copy
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +36,7 @@ from model.latent.vae import MotionVAE
 from model.seam import Samples
 from model.text.condition import Condition, TextEncoder
 from model.text.encoders import CachedTextEncoder, PooledEncoder, build_text_encoder
+from utils.devices import autocast_to
 from utils.errors import UserError
 from utils.masks import zero_padding
 
@@ -149,7 +149,7 @@ class MLDGenerator:
         was_training = self.model.training
         self.model.eval()
         denoise = denoiser_of_noise(self.predicted_noise(condition), self.diffusion)
-        with self._autocast():
+        with autocast_to(self.device, self.autocast):
             x = self.sampler.run(denoise, diffusion, x, noise_from(rng, x), first)
         # The weights that were cast without gradient would serve a loss in the same autocast
         torch.clear_autocast_cache()
@@ -233,11 +233,6 @@ class MLDGenerator:
     def _network(self) -> nn.Module:
         """What samples: the model, or its compiled form."""
         return CompiledNetwork(self.model) if self.compiled else self.model
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self.autocast is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.autocast)
 
 
 def assemble(

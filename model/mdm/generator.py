@@ -1,7 +1,6 @@
 """MDM behind the generator seam: x0 prediction in the space of normalised motion features."""
 
 import copy
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +28,7 @@ from model.text.encoders import (
     TextEncoder,
     build_text_encoder,
 )
+from utils.devices import autocast_to
 from utils.errors import UserError
 from utils.masks import match_frames, zero_padding
 
@@ -158,7 +158,7 @@ class MDMGenerator:
         was_training = self.model.training
         self.model.eval()
         denoise = self.denoiser(condition, lengths, size)
-        with self._autocast():
+        with autocast_to(self.device, self.autocast):
             x = self.sampler.run(denoise, diffusion, x, step_noise or noise_from(rng, x), first)
         # The weights that were cast without gradient would serve a loss in the same autocast
         torch.clear_autocast_cache()
@@ -223,11 +223,6 @@ class MDMGenerator:
         if len(kept) == schedule.num_timesteps:
             return self.diffusion
         return GaussianDiffusion(respace(schedule, kept), self.model.config.sigma_small)
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self.autocast is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.autocast)
 
 
 def build_generator(

@@ -13,7 +13,6 @@ that were drawn, never by those of its decoded frames.
 
 import copy
 import math
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from model.momask.sampling import TokenSampling, generate_base, generate_residua
 from model.momask.transformers import BaseTransformer
 from model.seam import Samples
 from model.text.condition import Condition
+from utils.devices import autocast_to
 from utils.errors import UserError
 from utils.masks import length_mask, match_frames, zero_padding
 
@@ -196,7 +196,7 @@ class MoMaskGenerator:
             given = like.x[:, :count, 0].masked_fill(again, -1)
         was_training = self.model.training
         self.model.eval()
-        with self._autocast():
+        with autocast_to(self.device, self.autocast):
             base = generate_base(self.model, text, valid, options, draws, given)
             ids = generate_residual(self.parts.residual, base, text, valid, options, draws)
         # The weights that were cast without gradient would serve a loss in the same autocast
@@ -237,11 +237,6 @@ class MoMaskGenerator:
         self, folder: Path, step: int, average: nn.Module | None, args: dict[str, Any]
     ) -> Path:
         return save_run(folder, step, self.parts, average or self.model, args)
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self.autocast is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.autocast)
 
 
 def load_momask_generator(
