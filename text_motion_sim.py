@@ -22,8 +22,15 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
-from data_loaders.humanml import MotionBatch, MotionDataset, make_loader, open_dataset
+from data_loaders.humanml import (
+    DatasetOptions,
+    MotionBatch,
+    MotionDataset,
+    make_loader,
+    open_dataset,
+)
 from model.seam import Samples
+from model.text.encoders import TextEncoderOptions
 from prepare.procedural.dataset import Options as SyntheticOptions
 from prepare.procedural.dataset import build
 from rewards.tmr import TMRReward
@@ -31,7 +38,7 @@ from tmr.model import TMR
 from utils.devices import DeviceOptions, pick_device
 from utils.errors import UserError
 from utils.files import read_array
-from utils.options import option, parse_options
+from utils.options import option, parse_options, with_default
 from utils.seeding import SeedOptions
 
 SHOWN = 5  # rows of the table
@@ -39,13 +46,13 @@ SIGNIFICANCE = 0.01  # of the one-sided sign test
 
 
 @dataclass
-class Options(SeedOptions, DeviceOptions):
+class Options(DatasetOptions, TextEncoderOptions, SeedOptions, DeviceOptions):
     run_dir: str = option("models/tmr_humanml3d_guoh3dfeats", "run folder of the TMR model")
-    text_encoder_path: str = option("", "local folder of DistilBERT")
     npy: str = option("", "one motion: raw features [T, D]")
     text: str = option("", "its caption")
-    dataset: str = option("", "humanml, kit, or a folder in dataset/; none = what is there")
-    data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
+    dataset: str = with_default(
+        DatasetOptions, "dataset", "", help="humanml, kit, or a folder in dataset/; none = any"
+    )
     split: str = option("test", "its split")
     num_pairs: int = option(64, "captions to score", minimum=8)
 

@@ -76,11 +76,17 @@ class MotionBatch:
 
 
 @dataclass
-class DatasetOptions:
+class DataDirOptions:
+    """For every script that may need a file of a dataset's folder."""
+
+    data_dir: str = option("", "dataset folder, where it is not dataset/NAME", free="resume")
+
+
+@dataclass
+class DatasetOptions(DataDirOptions):
     """For every script that reads a dataset."""
 
     dataset: str = option("humanml", "humanml, kit, or the name of a folder in dataset/")
-    data_dir: str = option("", "dataset folder, where it is not dataset/NAME", free="resume")
 
 
 def resolve_dataset(name: str, data_dir: str = "") -> DatasetFolder:

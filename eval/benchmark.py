@@ -27,40 +27,42 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from data_loaders.humanml import open_dataset
+from data_loaders.humanml import DataDirOptions, open_dataset
 from data_loaders.skeleton import HUMANML
 from eval.metrics import POOL
+from eval.motion_sets import FiguresFile
 from eval.speed.few_steps import StepComparison, format_few_steps
 from eval.speed.timing import format_rows, matmul_peak, measure_item, seconds_of
 from eval.speed.waiting import compare_waiting, format_waiting
 from eval.speed.workload import FULL, GUIDANCE, QUICK, SMALL, Sizes, Workload
 from model.families import load_generator
 from model.mdm.generator import MDMGenerator, build_generator
-from model.text.encoders import BuiltinEncoder, CachedTextEncoder
+from model.text.encoders import BuiltinEncoder, CachedTextEncoder, TextEncoderOptions
 from prepare.procedural import dataset as synthetic
 from rewards.tmr import TMRReward
 from tmr.model import TMR
 from utils.devices import DeviceOptions, pick_device
 from utils.errors import UserError
-from utils.files import write_json
-from utils.options import option, parse_options
+from utils.options import option, parse_options, with_default
 from utils.processes import average_gradients
-from utils.provenance import provenance
 from utils.seeding import seed_everything
 
 MADE_CLIPS = 500  # of procedural motion; more are the same files under further names
 
 
 @dataclass
-class Options(DeviceOptions):
+class Options(FiguresFile, DataDirOptions, TextEncoderOptions, DeviceOptions):
     full_size: bool = option(False, "networks and amounts of the papers")
     quick: bool = option(False, "seconds of work, to try the script")
     repetitions: int = option(3, "timed repetitions, after one that is not counted", minimum=1)
-    output: str = option("", "JSON file of all values")
     model_path: str = option("", "checkpoint of the generator; none = untrained")
     reward_path: str = option("", "run folder of the reward; none = untrained")
-    text_encoder_path: str = option("", "local folder of CLIP or DistilBERT, for --model_path")
-    data_dir: str = option("", "dataset folder for captions and lengths; none = procedural motion")
+    data_dir: str = with_default(
+        DataDirOptions,
+        "data_dir",
+        "",
+        help="dataset folder for captions and lengths; none = procedural motion",
+    )
     batch_size: int = option(0, "captions per training step; 0 = the size's", minimum=0)
     num_candidates: int = option(0, "candidates per caption; 0 = the size's", minimum=0)
     num_motions: int = option(0, "generated motions; 0 = the size's", minimum=0)
@@ -168,7 +170,7 @@ def compare_threads(options: Options) -> dict[str, Any]:
         condition: {name: asdict(seconds) for name, seconds in settings.items()}
         for condition, settings in found.items()
     }
-    return {"options": asdict(options), "threads": times, "provenance": provenance()}
+    return {"options": asdict(options), "threads": times}
 
 
 def run(options: Options, folder: Path, accelerator: Accelerator) -> dict[str, Any]:
@@ -189,7 +191,6 @@ def run(options: Options, folder: Path, accelerator: Accelerator) -> dict[str, A
         "peaks": {str(kind)[6:]: peak for kind, peak in peaks.items()},
         "dtype": str(dtype)[6:],
         "denoiser": pick_compiled(work, device),
-        "provenance": provenance(),
     }
     if accelerator.num_processes > 1:
         efficiency = scaling_efficiency(work, accelerator, options.repetitions)
@@ -220,8 +221,7 @@ def main() -> None:
     options = parse_options(Options, description=__doc__)
     if options.threads:
         content = compare_threads(options)
-        if options.output:
-            write_json(options.output, content)
+        options.write(content)
         return
     device = pick_device(options.device)
     accelerator = Accelerator(cpu=device.type == "cpu")
@@ -230,8 +230,8 @@ def main() -> None:
         if not options.data_dir:
             make_clips(folder, options.sizes().clips)
         content = run(options, folder, accelerator)
-    if options.output and accelerator.is_main_process:
-        write_json(options.output, content)
+    if accelerator.is_main_process:
+        options.write(content)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from eval.motion_sets import (
+    FiguresFile,
     MotionSet,
     SampledOptions,
     generated_motions,
@@ -26,9 +27,7 @@ from eval.motion_sets import (
 )
 from model.mdm.generator import MDMGenerator
 from model.seam import Samples
-from utils.files import write_json
 from utils.options import option, parse_options
-from utils.provenance import provenance
 from utils.seeding import torch_generator
 from utils.tables import markdown_table
 
@@ -36,9 +35,8 @@ QUARTERS = 4
 
 
 @dataclass
-class Options(SampledOptions):
+class Options(FiguresFile, SampledOptions):
     draws: int = option(2, "steps drawn per motion and quarter", minimum=1)
-    output: str = option("", "JSON file for the figures; none = print only")
 
 
 @torch.no_grad()
@@ -104,9 +102,7 @@ def main() -> None:
         }
     print(f"{options.dataset}, {options.split} split, {len(real.captions)} captions")
     print(format_table(errors))
-    if options.output:
-        content = {"errors": errors, "options": vars(options), "provenance": provenance()}
-        write_json(options.output, content)
+    options.write({"errors": errors, "options": vars(options)})
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from data_loaders.captions import swap_left_right
 from data_loaders.humanml import MotionDataset
 from eval.judging import measure_joints, scores
 from eval.motion_sets import (
+    FiguresFile,
     MotionSet,
     SampledOptions,
     generated_motions,
@@ -30,22 +31,18 @@ from eval.motion_sets import (
     real_motions,
 )
 from rewards.seam import Reward
-from rewards.tmr import TMRReward
+from rewards.tmr import TMRReward, TMRTextOptions
 from utils.devices import pick_device
 from utils.errors import UserError
-from utils.files import write_json
 from utils.options import option, parse_options
-from utils.provenance import provenance
 from utils.tables import markdown_table
 
 
 @dataclass
-class Options(SampledOptions):
+class Options(FiguresFile, SampledOptions, TMRTextOptions):
     model_path: list[str] = option([], "checkpoints of generators; none = real motions only")
     names: list[str] = option([], "their names in the table; none = the files' paths")
     reward_path: str = option("", "run folder of a TMR", required=True)
-    reward_text_encoder_path: str = option("", "local folder of DistilBERT, for the TMR")
-    output: str = option("", "JSON file for the figures; none = print only")
 
     def validate(self) -> None:
         super().validate()
@@ -131,13 +128,9 @@ def main() -> None:
     rows = evaluate(options)
     print(f"{options.dataset}, {options.split} split, captions with left or right")
     print(format_rows(rows))
-    if options.output:
-        content = {
-            "options": asdict(options),
-            "rows": {name: asdict(row) for name, row in rows.items()},
-            "provenance": provenance(),
-        }
-        write_json(options.output, content)
+    options.write(
+        {"options": asdict(options), "rows": {name: asdict(row) for name, row in rows.items()}}
+    )
 
 
 if __name__ == "__main__":

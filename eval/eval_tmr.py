@@ -17,16 +17,13 @@ from utils.start import entry_point
 from dataclasses import asdict, dataclass
 
 from eval.judging import JudgedOptions, embed, format_table, judge_motions, load_judge
-from eval.motion_sets import generated_motions, load_model, open_split, real_motions
-from utils.files import write_json
+from eval.motion_sets import FiguresFile, generated_motions, load_model, open_split, real_motions
 from utils.options import option, parse_options
-from utils.provenance import provenance
 
 
 @dataclass
-class Options(JudgedOptions):
+class Options(FiguresFile, JudgedOptions):
     reward_path: str = option("", "run folder of the training reward", required=True)
-    output: str = option("", "JSON file for the figures; none = print only")
 
 
 @entry_point
@@ -48,14 +45,13 @@ def main() -> None:
     invalid = {name: n for name, s in rows.items() if (n := sum(f.invalid_motions for f in s))}
     if invalid:
         print(f"warning: motions with NaN or infinity, left out of their rows: {invalid}")
-    if options.output:
-        report = {
+    options.write(
+        {
             "options": asdict(options),
             "captions": len(real.captions),
             "rows": {name: [asdict(figures) for figures in seeds] for name, seeds in rows.items()},
-            "provenance": provenance(),
         }
-        write_json(options.output, report)
+    )
 
 
 if __name__ == "__main__":

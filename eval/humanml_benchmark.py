@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from data_loaders.humanml import MotionBatch, open_dataset, resolve_dataset
-from diffusion.sampling import SAMPLERS, SamplerOptions
+from data_loaders.humanml import DatasetOptions, MotionBatch, open_dataset, resolve_dataset
 from eval.metrics import POOL
 from eval.motion_quality import Judges, Quality, format_quality, measure_generator
 from eval.progress import Progress
@@ -30,55 +29,51 @@ from eval.protocol import (
 from eval.results_table import STYLES, Setting, format_table, rows_of
 from eval.split_embeddings import SplitEmbeddings
 from model.checkpoint_files import label_of, read_model_args
-from model.compiled import COMPILE_HELP
-from model.families import load_generator
+from model.families import GeneratorOptions
 from model.seam import MotionGenerator, Samples
-from rewards.co_embedding import READ_BEYOND, CoEmbedder, EvaluatorFiles
+from rewards.co_embedding import READ_BEYOND, CoEmbedder, EvaluatorFiles, EvaluatorPaths
 from rewards.seam import check_width
-from utils.devices import DeviceOptions, pick_device
+from rewards.tmr import TMRTextOptions
+from utils.devices import pick_device
 from utils.errors import UserError
 from utils.files import write_json, write_text
-from utils.options import option
+from utils.options import fixed_options, option, with_default
 from utils.provenance import provenance
-from utils.seeding import SeedOptions, torch_generator
-
-# What a resumed evaluation may change: no figure of a replication depends on it.
-FREE_OPTIONS = (
-    *("resume", "overwrite", "device", "compile", "output_dir", "model_path", "text_encoder_path"),
-    *("reward_text_encoder_path", "judge_path", "reward_path", "measure_motions"),
-)
+from utils.seeding import torch_generator
 
 
 @dataclass
-class Options(SeedOptions, DeviceOptions):
-    model_path: str = option("", "checkpoint, e.g. save/NAME/model000475000.pt", required=True)
+class Options(GeneratorOptions, DatasetOptions, EvaluatorPaths, TMRTextOptions):
+    model_path: str = option(
+        "", "checkpoint, e.g. save/NAME/model000475000.pt", required=True, free="resume"
+    )
     eval_mode: str = option("wo_mm", "which protocol", choices=tuple(MODES))
-    guidance_param: float = option(2.5, "guidance scale; 1 = plain conditional", minimum=0)
-    dataset: str = option("", "humanml, kit or another dataset; none = the checkpoint's")
+    dataset: str = with_default(
+        DatasetOptions, "dataset", "", help="humanml, kit or another dataset; none = the model's"
+    )
     split: str = option("val", "its split; test is for the final table")
-    data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
-    evaluator_dir: str = option("", "folder of the evaluators, where it is not t2m or kit")
-    glove_dir: str = option("", "folder of the word vectors, where it is not glove")
-    text_encoder_path: str = option("", "local folder of CLIP or DistilBERT, for the generator")
-    reward_text_encoder_path: str = option("", "local folder of DistilBERT, for the TMR models")
-    sampler: str = option("ancestral", "sampling algorithm", choices=SAMPLERS)
-    sample_steps: int = option(0, "denoising steps; 0 = all of the model's", minimum=0)
-    batch_size: int = option(32, "motions generated at once; pools stay at 32", minimum=1)
+    batch_size: int = with_default(
+        GeneratorOptions, "batch_size", 32, help="motions generated at once; pools stay at 32"
+    )
     replications: int = option(0, "repetitions of the evaluation; 0 = the mode's", minimum=0)
     num_motions: int = option(0, "generated motions; 0 = the mode's", minimum=0)
     diversity_pairs: int = option(
         0, "pairs of Diversity; 0 = the mode's, fewer on a small split", minimum=0
     )
-    precision: str = option("fp32", "of the generator", choices=("fp32", "bf16"))
-    compile: bool = option(False, COMPILE_HELP)
     output_dir: str = option(
         "", "folder for log and tables; none = beside the checkpoint", free="always"
     )
     overwrite: bool = option(False, "replace the log of an earlier evaluation", free="always")
     resume: bool = option(False, "go on after the last finished replication", free="always")
-    judge_path: str = option("", "run folder of a TMR that no training has seen; none = skip")
-    reward_path: str = option("", "run folder of the training reward, to show beside the judge")
-    measure_motions: bool = option(False, "feet, jerk and stated facts, without a judge as well")
+    judge_path: str = option(
+        "", "run folder of a TMR that no training has seen; none = skip", free="resume"
+    )
+    reward_path: str = option(
+        "", "run folder of the training reward, to show beside the judge", free="resume"
+    )
+    measure_motions: bool = option(
+        False, "feet, jerk and stated facts, without a judge as well", free="resume"
+    )
 
     def protocol(self) -> Protocol:
         """The mode's protocol with the sizes that were given."""
@@ -263,17 +258,7 @@ def prepare_evaluation(options: Options) -> Prepared:
     data = open_dataset(dataset, options.split, options.data_dir)
     protocol = fit_protocol(options, len(data))
     protocol.check(len(data), embedder.width)
-    generator = load_generator(
-        options.model_path,
-        device,
-        data_dir=options.data_dir,
-        text_encoder_path=options.text_encoder_path,
-        sampler=SamplerOptions(options.sampler, options.sample_steps or None),
-        guidance=options.guidance_param,
-        autocast=torch.bfloat16 if options.precision == "bf16" else None,
-        compiled=options.compile,
-        skeleton=data.skeleton,
-    )
+    generator = options.load_generator(options.model_path, device, data.skeleton)
     generator = replace(generator, spill=READ_BEYOND)
     check_width("the evaluators", embedder.stats.feature_dim, data.skeleton, "pass --evaluator_dir")
     judges = Judges.load(
@@ -343,7 +328,7 @@ def evaluate(options: Options) -> Path:
             f"{path} exists already; add --overwrite to replace it, or --resume to go on"
         )
     prepared = prepare_evaluation(options)
-    fixed = {name: value for name, value in asdict(options).items() if name not in FREE_OPTIONS}
+    fixed = fixed_options(options, resumed=True)
     progress = Progress(path, fixed | asdict(prepared.setting))
     replications = run_logged(prepared, progress, options.resume)
     evaluation, quality = prepared.evaluation, {}

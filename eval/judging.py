@@ -13,7 +13,7 @@ from data_loaders.humanml import MotionDataset
 from data_loaders.skeleton import Skeleton
 from eval.metrics import fid, foot_skating
 from eval.motion_sets import MotionSet, SampledOptions
-from rewards.tmr import TMRReward
+from rewards.tmr import TMRReward, TMRTextOptions
 from tmr.retrieval import retrieval_in_pools
 from utils.devices import pick_device
 from utils.errors import UserError
@@ -23,9 +23,8 @@ from utils.tables import markdown_table
 
 
 @dataclass
-class JudgedOptions(SampledOptions):
+class JudgedOptions(SampledOptions, TMRTextOptions):
     judge_path: str = option("", "run folder of the independent TMR", required=True)
-    reward_text_encoder_path: str = option("", "local folder of DistilBERT, for the TMR models")
 
 
 @dataclass(frozen=True)

@@ -2,51 +2,41 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from data_loaders.humanml import MotionDataset, make_loader, open_dataset
+from data_loaders.humanml import DatasetOptions, MotionDataset, make_loader, open_dataset
 from data_loaders.skeleton import Skeleton
-from diffusion.sampling import SAMPLERS, SamplerOptions
 from model.checkpoint_files import read_model_args
-from model.compiled import COMPILE_HELP
-from model.families import load_generator
-from model.mdm.generator import MDMGenerator
+from model.families import GeneratorOptions, ModelListOptions, MotionFamily
 from model.seam import MotionGenerator, Samples
-from utils.devices import DeviceOptions, pick_device
+from utils.devices import pick_device
 from utils.errors import UserError
+from utils.files import write_json
 from utils.options import option
-from utils.seeding import SeedOptions
+from utils.provenance import provenance
 
 
 @dataclass
-class SampledOptions(SeedOptions, DeviceOptions):
+class SampledOptions(ModelListOptions, GeneratorOptions, DatasetOptions):
     """Options of every script that compares several models on the captions of a split."""
 
-    model_path: list[str] = option([], "checkpoints to compare", required=True)
-    names: list[str] = option([], "their names in the table; none = the folders' names")
-    dataset: str = option("humanml", "humanml, kit, or the name of a folder in dataset/")
-    data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
-    text_encoder_path: str = option("", "local folder of CLIP or DistilBERT, for the generators")
     split: str = option("val", "val while developing, test for the final table")
-    sampler: str = option("ancestral", "of the motions", choices=SAMPLERS)
-    sample_steps: int = option(0, "denoising steps; 0 = all", minimum=0)
-    guidance_param: float = option(2.5, "guidance scale", minimum=0)
-    batch_size: int = option(64, "motions generated at once", minimum=1)
-    precision: str = option("fp32", "of the generator", choices=("fp32", "bf16"))
-    compile: bool = option(False, COMPILE_HELP)
 
-    def validate(self) -> None:
-        if self.names and len(self.names) != len(self.model_path):
-            raise UserError(
-                f"--names holds {len(self.names)} names for {len(self.model_path)} checkpoints"
-            )
 
-    def model_names(self) -> list[str]:
-        return self.names or [Path(path).parent.name for path in self.model_path]
+@dataclass
+class FiguresFile:
+    """For every script whose figures may be kept."""
+
+    output: str = option("", "JSON file for the figures; none = print only", free="always")
+
+    def write(self, figures: dict[str, Any]) -> None:
+        """The figures, with where they come from, where a file was named."""
+        if self.output:
+            write_json(self.output, figures | {"provenance": provenance()})
 
 
 @dataclass(frozen=True)
@@ -93,19 +83,9 @@ def real_motions(data: MotionDataset, batch_size: int) -> MotionSet:
     return MotionSet(_stack(motions), torch.cat(lengths), captions, names)
 
 
-def load_model(path: str, options: SampledOptions, skeleton: Skeleton) -> MDMGenerator:
+def load_model(path: str, options: SampledOptions, skeleton: Skeleton) -> MotionFamily:
     """The checkpoint as a generator. Raises UserError when it makes motions of another skeleton."""
-    return load_generator(
-        path,
-        pick_device(options.device),
-        data_dir=options.data_dir,
-        text_encoder_path=options.text_encoder_path,
-        autocast=torch.bfloat16 if options.precision == "bf16" else None,
-        compiled=options.compile,
-        sampler=SamplerOptions(options.sampler, options.sample_steps or None),
-        guidance=options.guidance_param,
-        skeleton=skeleton,
-    )
+    return options.load_generator(path, pick_device(options.device), skeleton)
 
 
 @torch.no_grad()

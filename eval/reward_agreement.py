@@ -22,22 +22,26 @@ from torch import Tensor
 
 from data_loaders.humanml import MotionDataset
 from eval.judging import JudgedOptions, load_judge, measure_joints, scores
-from eval.motion_sets import MotionSet, generated_motions, load_model, open_split, real_motions
+from eval.motion_sets import (
+    FiguresFile,
+    MotionSet,
+    generated_motions,
+    load_model,
+    open_split,
+    real_motions,
+)
 from model.seam import MotionGenerator
 from rewards.tmr import TMRReward
 from utils.errors import UserError
-from utils.files import write_json
 from utils.options import option, parse_options
-from utils.provenance import provenance
 from utils.tables import markdown_table
 
 
 @dataclass
-class Options(JudgedOptions):
+class Options(FiguresFile, JudgedOptions):
     reward_path: str = option("", "run folder of the training reward", required=True)
     num_candidates: int = option(4, "K motions generated per caption", minimum=2)
     tau_quantile: float = option(0.25, "share of the worst that pass the gate", minimum=0)
-    output: str = option("", "JSON file for the figures; none = print only")
 
     def validate(self) -> None:
         super().validate()
@@ -167,14 +171,13 @@ def main() -> None:
             f"{1 / options.num_candidates:.0%}), rank correlation "
             f"{found_agreement.rank_correlation:.2f}"
         )
-    if options.output:
-        content = {
+    options.write(
+        {
             "rows": {name: asdict(row) for name, row in rows.items()},
             "agreement": {name: asdict(found) for name, found in agreements.items()},
             "options": asdict(options),
-            "provenance": provenance(),
         }
-        write_json(options.output, content)
+    )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,24 @@
 """`torch.compile` for sampling, where it works."""
 
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-COMPILE_HELP = "torch.compile of the denoiser for sampling, on a GPU; falls back with a warning"
+from utils.options import option
+
+
+@dataclass
+class CompileOptions:
+    """For every script that samples."""
+
+    compile: bool = option(
+        False,
+        "torch.compile of the denoiser for sampling, on a GPU; falls back with a warning",
+        free="always",
+    )
 
 
 class CompiledNetwork(nn.Module):

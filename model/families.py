@@ -1,19 +1,83 @@
 """From a checkpoint to its family of generators, and to the generator."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from data_loaders.humanml import DataDirOptions
 from data_loaders.skeleton import Skeleton
-from diffusion.sampling import SamplerOptions
+from diffusion.sampling import SAMPLERS, SamplerOptions
 from model.checkpoint_files import LIGHTNING, find_checkpoint, read_model_args
+from model.compiled import CompileOptions
 from model.latent.checkpoints import FAMILY as LATENT
 from model.latent.generator import MLDGenerator, load_mld
 from model.mdm.generator import MDMGenerator, load_mdm
 from model.momask.generator import MoMaskGenerator, is_published, load_momask_generator
 from model.momask.run_files import FAMILY as MOMASK
+from model.text.encoders import TextEncoderOptions
+from utils.devices import DeviceOptions
 from utils.errors import UserError
+from utils.options import option
+from utils.seeding import SeedOptions
+
+
+@dataclass
+class ComputeOptions(CompileOptions, DeviceOptions):
+    """Where and how a generator computes."""
+
+    precision: str = option("fp32", "number type of the generator", choices=("fp32", "bf16"))
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        return torch.bfloat16 if self.precision == "bf16" else None
+
+
+@dataclass
+class GeneratorOptions(DataDirOptions, TextEncoderOptions, ComputeOptions, SeedOptions):
+    """For every script that samples from checkpoints."""
+
+    sampler: str = option("ancestral", "sampling algorithm", choices=SAMPLERS)
+    sample_steps: int = option(0, "denoising steps; 0 = all of the model's", minimum=0)
+    guidance_param: float = option(2.5, "guidance scale; 1 = plain conditional", minimum=0)
+    batch_size: int = option(64, "motions generated at once", minimum=1)
+
+    def load_generator(
+        self, path: str | Path, device: torch.device, skeleton: Skeleton | None = None
+    ) -> "MotionFamily":
+        """The checkpoint at `path`, as these options sample from it; raises what the function of
+        this name raises."""
+        return load_generator(
+            path,
+            device,
+            data_dir=self.data_dir,
+            text_encoder_path=self.text_encoder_path,
+            sampler=SamplerOptions(self.sampler, self.sample_steps or None),
+            guidance=self.guidance_param,
+            autocast=self.autocast,
+            compiled=self.compile,
+            skeleton=skeleton,
+        )
+
+
+@dataclass
+class ModelListOptions:
+    """For every script that compares several checkpoints."""
+
+    model_path: list[str] = option([], "checkpoints to compare", required=True)
+    names: list[str] = option([], "their names in tables and figures; none = the folders' names")
+
+    def validate(self) -> None:
+        if self.names and len(self.names) != len(self.model_path):
+            raise UserError(
+                f"--names holds {len(self.names)} names for {len(self.model_path)} checkpoints"
+            )
+
+    def model_names(self) -> list[str]:
+        return self.names or [Path(path).resolve().parent.name for path in self.model_path]
+
+
+MotionFamily = MDMGenerator | MLDGenerator | MoMaskGenerator
 
 
 def load_generator(
@@ -27,14 +91,14 @@ def load_generator(
     autocast: torch.dtype | None = None,
     compiled: bool = False,
     skeleton: Skeleton | None = None,
-) -> MDMGenerator | MLDGenerator | MoMaskGenerator:
+) -> MotionFamily:
     """A published or own checkpoint, or the best of a run's folder, ready to sample.
 
     sampler and guidance: None = as the family samples. skeleton: the one that its motions must
     have. Raises UserError for whatever is missing or does not fit.
     """
     path = Path(model_path)
-    generator: MDMGenerator | MLDGenerator | MoMaskGenerator
+    generator: MotionFamily
     if is_published(path) or is_momask(path := find_checkpoint(path)):
         generator = load_momask_generator(path, device, text_encoder_path)
     else:

@@ -19,17 +19,17 @@ from pathlib import Path
 
 import torch
 
-from data_loaders.humanml import FOLDERS, open_dataset, resolve_dataset
+from data_loaders.humanml import FOLDERS, DatasetOptions, open_dataset, resolve_dataset
 from data_loaders.skeleton import SKELETONS
 from model.checkpoint_files import load_stats, read_model_args
 from model.mdm.network import MDMConfig
-from model.text.encoders import build_text_encoder
-from rewards.co_embedding import CoEmbedder, EvaluatorFiles
+from model.text.encoders import TextEncoderOptions, build_text_encoder
+from rewards.co_embedding import CoEmbedder, EvaluatorFiles, EvaluatorPaths
 from rewards.tmr import TMRReward
 from tmr.model import TMR, find_run
 from utils.commands import typed
 from utils.errors import UserError
-from utils.options import option, parse_options
+from utils.options import option, parse_options, with_default
 from utils.places import here_or_project
 
 TASKS = ("train", "generate", "evaluate")
@@ -74,15 +74,13 @@ EVALUATORS_COMMAND = "bash prepare/download_t2m_evaluators.sh && bash prepare/do
 
 
 @dataclass
-class Options:
+class Options(DatasetOptions, EvaluatorPaths, TextEncoderOptions):
     task: str = option("generate", "what the files are for", choices=TASKS)
-    dataset: str = option("humanml", "which dataset", choices=tuple(PUBLISHED))
+    dataset: str = with_default(
+        DatasetOptions, "dataset", "humanml", help="which dataset", choices=tuple(PUBLISHED)
+    )
     model_path: str = option("", "base checkpoint; none = the published one")
     reward_path: str = option("", "TMR run folder; none = the published one, or save/tmr_kit")
-    data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
-    evaluator_dir: str = option("", "folder of the evaluators, where it is not t2m or kit")
-    glove_dir: str = option("", "folder of the word vectors, where it is not glove")
-    text_encoder_path: str = option("", "CLIP or DistilBERT of the checkpoint; none = the hub's")
 
     def validate(self) -> None:
         self.model_path = self.model_path or str(

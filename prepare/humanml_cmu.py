@@ -25,11 +25,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from model.text.encoders import TextEncoderOptions
 from prepare.cmu.build import build_dataset
 from prepare.cmu.compare import compare, read_pairs
 from prepare.cmu.humanml import read_humanml
 from prepare.cmu.trials import find_trials
 from prepare.cmu.verify import verify
+from prepare.workers import JobOptions
 from prepare.write_dataset import DatasetWriter
 from tmr.model import TMR
 from utils.errors import UserError
@@ -38,17 +40,15 @@ from utils.options import option, parse_options
 
 
 @dataclass
-class Options:
+class Options(JobOptions, TextEncoderOptions):
     mocap: str = option("", "folder of the CMU database: ASF/AMC files or BVH copies")
     humanml: str = option("", "HumanML3D's repository (folder or zip), or what is there of it")
     out: str = option("", "dataset folder to make, or to check", required=True, free="always")
     overwrite: bool = option(False, "replace a dataset that is already there", free="always")
     mirror: bool = option(True, "also write the left-right mirror image of every clip")
-    jobs: int = option(0, "worker processes; 0 = one per core", minimum=0, free="always")
     verify: bool = option(False, "check that motions and captions of --out belong together")
     compare: str = option("", "folder of HumanML3D itself, to measure the distance of --out to it")
     tmr_path: str = option("", "run folder of a TMR trained on HumanML3D itself, for --compare")
-    text_encoder_path: str = option("", "local folder of DistilBERT, for --tmr_path")
 
     def validate(self) -> None:
         if self.verify and self.compare:

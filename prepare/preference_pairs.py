@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from data_loaders.humanml import (
@@ -29,15 +28,14 @@ from data_loaders.humanml import (
     unit_length,
 )
 from model.checkpoint_files import read_model_args
-from model.compiled import COMPILE_HELP
-from model.families import load_generator
+from model.families import ComputeOptions, load_generator
 from model.seam import Samples
 from model.text.encoders import TextEncoderOptions
 from rewards.load import RewardOptions, load_reward
 from train.preference.fixed_pairs import PairIndex, PairKey, PairStore, shard_path, write_shard
 from train.preference.options import CandidateOptions
 from train.preference.pairs import CandidateSampler
-from utils.devices import DeviceOptions, pick_device
+from utils.devices import pick_device
 from utils.errors import UserError
 from utils.files import prepare_output_dir
 from utils.options import (
@@ -57,15 +55,13 @@ class Options(
     DatasetOptions,
     TextEncoderOptions,
     SeedOptions,
-    DeviceOptions,
+    ComputeOptions,
 ):
     model_path: str = option("", "checkpoint of the reference model", required=True)
     out: str = option("", "folder of the pairs", required=True, free="always")
     num_candidates: int = with_default(CandidateOptions, "num_candidates", 4, minimum=2)
     num_captions: int = option(0, "training captions, drawn at random; 0 = all", minimum=0)
     batch_size: int = option(64, "captions generated at once, and per file", minimum=1)
-    precision: str = option("fp32", "of the generator", choices=("fp32", "bf16"))
-    compile: bool = option(False, COMPILE_HELP, free="always")
     resume: bool = option(False, "go on with the folder of the same options", free="always")
     overwrite: bool = option(False, "replace pairs that are in the folder", free="always")
 
@@ -145,7 +141,7 @@ def main() -> None:
         device,
         data_dir=options.data_dir,
         text_encoder_path=options.text_encoder_path,
-        autocast=torch.bfloat16 if options.precision == "bf16" else None,
+        autocast=options.autocast,
         compiled=options.compile,
         sampler=options.sampler,
         guidance=options.guidance_param,

@@ -7,16 +7,25 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from tqdm import tqdm
 
 from utils.errors import UserError
+from utils.options import option
 from utils.threads import usable_cores
 
 CHUNK = 2  # jobs that a process takes at once, and finishes when it is interrupted
 Job, Result = TypeVar("Job"), TypeVar("Result")
+
+
+@dataclass
+class JobOptions:
+    """For every script that works on many clips."""
+
+    jobs: int = option(0, "worker processes; 0 = one per core", minimum=0, free="always")
 
 
 def run_jobs(

@@ -8,7 +8,7 @@ from data_loaders.humanml import MotionDataset
 from rewards.co_embedding import CoEmbedder, EvaluatorFiles, EvaluatorPaths
 from rewards.co_embedding_reward import EvaluatorReward
 from rewards.seam import Reward
-from rewards.tmr import TMRReward
+from rewards.tmr import TMRReward, TMRTextOptions
 from rewards.weighted import WeightedReward
 from tmr.model import TMR
 from utils.errors import UserError
@@ -18,13 +18,10 @@ KINDS = ("tmr", "evaluator")
 
 
 @dataclass
-class RewardOptions(EvaluatorPaths):
+class RewardOptions(EvaluatorPaths, TMRTextOptions):
     reward: list[str] = option(["tmr"], "kinds of reward; several are summed", choices=KINDS)
     reward_path: list[str] = option(
         ["models/tmr_humanml3d_guoh3dfeats"], "run folders of the TMR reward models", free="resume"
-    )
-    reward_text_encoder_path: str = option(
-        "", "local folder of DistilBERT, for the TMR models; none = the hub's", free="resume"
     )
     reward_weights: list[float] = option(
         [], "their weights, the TMR models' first; none = equal", minimum=0

@@ -1,5 +1,6 @@
 """TMR as a reward: how well a motion fits a caption, by retrieval."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -8,6 +9,16 @@ from data_loaders.skeleton import Skeleton
 from rewards.retrieval import RetrievalReward
 from rewards.seam import check_width
 from tmr.model import TMR
+from utils.options import option
+
+
+@dataclass
+class TMRTextOptions:
+    """For every script that scores with TMR models."""
+
+    reward_text_encoder_path: str = option(
+        "", "local folder of DistilBERT, for the TMR models; none = the hub's", free="resume"
+    )
 
 
 class TMRReward(RetrievalReward[TMR]):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from model.families import ModelListOptions
 from sample.generation import (
     SamplingOptions,
     load_for_sampling,
@@ -29,16 +30,8 @@ from utils.options import option, parse_options
 
 
 @dataclass
-class Options(SamplingOptions):
-    model_path: list[str] = option([], "checkpoints to compare", required=True)
-    names: list[str] = option([], "their names in the video; none = the folders' names")
+class Options(ModelListOptions, SamplingOptions):
     video: str = option("auto", "auto = mp4, or gif without ffmpeg", choices=("auto", "mp4", "gif"))
-
-    def validate(self) -> None:
-        if self.names and len(self.names) != len(self.model_path):
-            raise UserError(
-                f"--names holds {len(self.names)} names for {len(self.model_path)} checkpoints"
-            )
 
 
 def compare(options: Options) -> list[Path]:
@@ -53,9 +46,11 @@ def compare(options: Options) -> list[Path]:
     for path in options.model_path:
         motion_frames(options.motion_length, stated_skeleton(path))
     suffix = video_suffix(options.video)
-    folders = [Path(path).resolve().parent for path in options.model_path]
-    names = options.names or [folder.name for folder in folders]
-    default = folders[0] / f"compare_{safe_name('_'.join(names))}_seed{options.seed}"
+    names = options.model_names()
+    default = (
+        Path(options.model_path[0]).resolve().parent
+        / f"compare_{safe_name('_'.join(names))}_seed{options.seed}"
+    )
     folder = prepare_output_dir(
         options.output_dir or default, options.overwrite, option="--output_dir"
     )

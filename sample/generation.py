@@ -10,58 +10,50 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data_loaders.features import features_to_joints
-from data_loaders.humanml import open_dataset
+from data_loaders.humanml import DatasetOptions, open_dataset
 from data_loaders.skeleton import HUMANML, SKELETONS, Skeleton
 from data_loaders.vocabulary import unknown_words
 from diffusion.samplers import Denoiser
-from diffusion.sampling import SAMPLERS, SamplerOptions
+from diffusion.sampling import SamplerOptions
 from model.checkpoint_files import find_checkpoint, label_of, read_model_args
-from model.compiled import COMPILE_HELP
-from model.families import load_generator
-from model.mdm.generator import MDMGenerator
+from model.families import GeneratorOptions, MotionFamily
 from model.shipped import MODEL_FILE, SHIPPED
 from sample.results import Results, save_results
 from sample.video import FORMATS, Panel, video_suffix, write_video
-from utils.devices import DeviceOptions, pick_device
+from utils.devices import pick_device
 from utils.errors import UserError
 from utils.files import prepare_output_dir
-from utils.options import option
-from utils.seeding import SeedOptions, torch_generator
+from utils.options import option, with_default
+from utils.seeding import torch_generator
 
 ROWS_PER_GRID = 3
 GRID_PANEL_SIZE = 320  # pixels
 
 
 @dataclass
-class SamplingOptions(SeedOptions, DeviceOptions):
+class SamplingOptions(GeneratorOptions):
     """Options that every script which samples from checkpoints shares."""
 
     text_prompt: str | None = option(None, "one caption")
     input_text: str | None = option(None, "text file with one caption per line")
     motion_length: float = option(6.0, "seconds", minimum=0, maximum=3600)
-    guidance_param: float = option(2.5, "guidance scale; 1 = plain conditional", minimum=0)
-    sampler: str = option("ancestral", "sampling algorithm", choices=SAMPLERS)
-    sample_steps: int = option(0, "denoising steps; 0 = all of the model's", minimum=0)
-    batch_size: int = option(64, "motions generated at once", minimum=1)
     cuda: bool = option(True, "false forces the CPU")
-    precision: str = option("fp32", "number type of the network", choices=("fp32", "bf16"))
-    compile: bool = option(False, COMPILE_HELP)
-    data_dir: str = option("", "dataset folder, where it is not dataset/NAME")
-    text_encoder_path: str = option("", "local folder of CLIP or DistilBERT")
     output_dir: str = option("", "folder to write to; none = a folder beside the checkpoint")
     overwrite: bool = option(False, "write into an existing folder")
     video: str = option("auto", "video files; auto = mp4, or gif without ffmpeg", choices=FORMATS)
 
 
 @dataclass
-class Options(SamplingOptions):
+class Options(SamplingOptions, DatasetOptions):
     model_path: str = option(
         str(SHIPPED / MODEL_FILE),
         "checkpoint, e.g. save/NAME/model000750000.pt; by default the small one of the project",
     )
     num_samples: int = option(10, "captions drawn when no prompt is given", minimum=1)
     num_repetitions: int = option(3, "motions per caption", minimum=1)
-    dataset: str = option("", "dataset to draw captions from; none = the checkpoint's")
+    dataset: str = with_default(
+        DatasetOptions, "dataset", "", help="dataset to draw captions from; none = the checkpoint's"
+    )
     split: str = option("test", "its split")
 
 
@@ -154,16 +146,8 @@ def safe_name(text: str) -> str:
     return "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in name)[:60]
 
 
-def load_for_sampling(model_path: str, options: SamplingOptions) -> MDMGenerator:
-    return load_generator(
-        model_path,
-        pick_device(options.device, options.cuda),
-        data_dir=options.data_dir,
-        text_encoder_path=options.text_encoder_path,
-        autocast=torch.bfloat16 if options.precision == "bf16" else None,
-        compiled=options.compile,
-        guidance=options.guidance_param,
-    )
+def load_for_sampling(model_path: str, options: SamplingOptions) -> MotionFamily:
+    return options.load_generator(model_path, pick_device(options.device, options.cuda))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +166,7 @@ class ShownSampler(SamplerOptions):
 
 
 def sample_joints(
-    generator: MDMGenerator,
+    generator: MotionFamily,
     captions: list[str],
     frames: int,
     options: SamplingOptions,

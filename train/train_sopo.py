@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from data_loaders.humanml import MotionBatch, MotionDataset
 from data_loaders.vocabulary import write_words
-from model.compiled import COMPILE_HELP
+from model.compiled import CompileOptions
 from model.families import load_generator
 from model.seam import Generator, Samples
 from rewards.load import RewardOptions, load_reward
@@ -42,13 +42,12 @@ from utils.options import option, parse_options, with_default
 
 
 @dataclass
-class Options(PreferenceOptions, RewardOptions, InspectionOptions):
+class Options(PreferenceOptions, RewardOptions, CompileOptions, InspectionOptions):
     model_path: str = option(
         "save/humanml_enc_512_50steps/model000750000.pt",
         "base checkpoint modelNNNNNNNNN.pt",
         free="resume",
     )
-    compile: bool = option(False, COMPILE_HELP, free="always")
     probe_batches: int = option(4, "batches that measure tau on the base model", minimum=1)
     val_motions: int = option(128, "val captions generated per validation", minimum=8)
     lr: float = with_default(LoopOptions, "lr", 1e-5)

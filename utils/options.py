@@ -122,12 +122,14 @@ def _refuse_unknown(words: Sequence[str], fields: Iterable[str]) -> None:
     raise UserError("; ".join(f"{n} is no option{did_you_mean(n, known)}" for n in names))
 
 
-def fixed_options(options: Any) -> dict[str, Any]:
-    """The options on which results depend, to be stored beside them."""
+def fixed_options(options: Any, resumed: bool = False) -> dict[str, Any]:
+    """The options on which results depend, to be stored beside them; resumed: less those which
+    may differ where a run goes on."""
+    free = ("always", "resume") if resumed else ("always",)
     return {
         field.name: getattr(options, field.name)
         for field in dataclasses.fields(options)
-        if field.metadata.get("free") != "always"
+        if field.metadata.get("free") not in free
     }
 
 

@@ -14,7 +14,7 @@ from prepare.bvh.convert import ClipOptions, Job, Outcome, convert_file
 from prepare.bvh.files import SUFFIXES, find_files, match_files
 from prepare.bvh.joint_maps import JointMap, load_joint_map
 from prepare.bvh.splits import SplitOptions, assign_splits
-from prepare.workers import run_jobs
+from prepare.workers import JobOptions, run_jobs
 from prepare.write_dataset import SPLITS, ClipEntry, DatasetWriter, collect_notes
 from utils.errors import UserError
 from utils.options import option
@@ -24,13 +24,12 @@ WORTHWHILE = 40  # files per process: less work than that is done before a proce
 
 
 @dataclass
-class Options(ClipOptions, SplitOptions):
+class Options(ClipOptions, SplitOptions, JobOptions):
     bvh_dir: str = option("", "folder of BVH or AMC files, searched recursively", required=True)
     captions: str = option("", "CSV table of captions", required=True)
     out: str = option("", "dataset folder to make", required=True, free="always")
     overwrite: bool = option(False, "replace a dataset that is already there", free="always")
     joint_map: str = option("", "YAML file: HumanML3D joint -> source joint or weighted mix")
-    jobs: int = option(0, "worker processes; 0 = one per core", minimum=0, free="always")
 
     def validate(self) -> None:
         ClipOptions.validate(self)

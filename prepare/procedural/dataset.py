@@ -15,7 +15,7 @@ from data_loaders.features import process_joints
 from prepare.procedural.actions import FOLLOWERS, GESTURES, TRAVELS
 from prepare.procedural.captions import Sentence, Statement, compose
 from prepare.procedural.motion import FPS, Controls, solve
-from prepare.workers import run_jobs
+from prepare.workers import JobOptions, run_jobs
 from prepare.write_dataset import ClipEntry, DatasetWriter, NotedCaption, write_motion
 from utils.options import option
 
@@ -27,13 +27,12 @@ VAL_SHARE, TEST_SHARE = 0.055, 0.075  # of the other clips
 
 
 @dataclass
-class Options:
+class Options(JobOptions):
     out: str = option("dataset/synthetic", "folder to write", free="always")
     num_clips: int = option(1500, "clips", minimum=60)
     captions_per_clip: int = option(4, "captions of each clip", minimum=1)
     seed: int = option(10, "the same seed gives the same bytes", minimum=0)
     overwrite: bool = option(False, "replace a dataset written earlier", free="always")
-    jobs: int = option(0, "worker processes; 0 = one per core", minimum=0, free="always")
 
 
 @dataclass(frozen=True)

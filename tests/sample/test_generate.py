@@ -120,7 +120,7 @@ def test_existing_results_are_kept_unless_told(model_path: str) -> None:
 def test_mistakes_are_told_before_a_model_is_loaded(
     model_path: str, monkeypatch, changes, message: str
 ) -> None:
-    monkeypatch.setattr(script, "load_generator", lambda *a, **k: pytest.fail("model was loaded"))
+    monkeypatch.setattr(script, "load_for_sampling", lambda *a: pytest.fail("a model was loaded"))
     with pytest.raises(UserError, match=message):
         run(model_path, **changes)
     assert not list(Path(model_path).parent.glob("samples_*"))
