@@ -17,7 +17,13 @@ from diffusion.samplers import (
     sample_dpm,
     sample_lcm,
 )
-from diffusion.schedule import make_schedule, respace, select_by_snr, select_offset_stride
+from diffusion.schedule import (
+    half_log_snr,
+    make_schedule,
+    respace,
+    select_by_snr,
+    select_offset_stride,
+)
 
 SAMPLERS = [sample_ancestral, sample_ddim, sample_dpm]
 
@@ -99,6 +105,38 @@ def test_the_second_order_solver_converges_quadratically_and_ddim_linearly() -> 
     assert error(sample_ddim, 40) / error(sample_ddim, 80) == pytest.approx(2, rel=0.15)
     assert error(sample_dpm, 40) / error(sample_dpm, 80) == pytest.approx(4, rel=0.3)
     assert error(sample_dpm, 10) < 0.3 * error(sample_ddim, 10)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_the_second_order_solver_extrapolates_over_steps_of_uneven_length(eta: float) -> None:
+    """Predictions that are linear in lambda: D is what they are in the middle of each step."""
+    diffusion = GaussianDiffusion(respace(make_schedule("cosine", 50), [0, 3, 11, 20, 42, 49]))
+    lambdas = half_log_snr(diffusion.schedule)
+    x = draw(2, 3, 4)
+    noises = [draw(2, 3, 4, seed=20 + i) for i in range(6)]
+    signal, sigma = (2 * lambdas).sigmoid().sqrt(), (-2 * lambdas).sigmoid().sqrt()
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        position = diffusion.schedule.timestep_map.tolist().index(int(t[0]))
+        return torch.full_like(x, 0.3 + 0.2 * float(lambdas[position]))
+
+    expected = x
+    for executed, index in enumerate(range(5, 0, -1)):
+        h = lambdas[index - 1] - lambdas[index]
+        middle = lambdas[index] + (h / 2 if executed else 0)  # the first step is of first order
+        decay = torch.exp(-(1 + eta) * h)
+        expected = sigma[index - 1] / sigma[index] * torch.exp(-eta * h) * expected
+        expected = expected + signal[index - 1] * (1 - decay) * (0.3 + 0.2 * middle)
+        spread = sigma[index - 1] * torch.sqrt(1 - torch.exp(-2 * eta * h))
+        expected = expected + spread * noises[executed]
+    states: list[Tensor] = []
+
+    def watch(x: Tensor, t: Tensor) -> Tensor:
+        states.append(x)
+        return denoise(x, t)
+
+    sample_dpm(watch, diffusion, x, noises.__getitem__, eta=eta)
+    torch.testing.assert_close(states[-1], expected, rtol=1e-6, atol=1e-6)
 
 
 def test_the_stochastic_solver_is_ancestral_where_x0_does_not_change() -> None:
