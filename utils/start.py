@@ -4,6 +4,7 @@ The decorator below comes with that, so that no script forgets it; ruff keeps th
 """
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 
@@ -15,12 +16,22 @@ settle_threads()
 
 
 def entry_point(main: Callable[[], None]) -> Callable[[], None]:
-    """Decorate a script's ``main``: a `UserError` becomes one line on stderr and exit code 2."""
+    """Decorate a script's ``main``: a `UserError` becomes one line on stderr and exit code 2.
+
+    So does an interruption, with code 130, and a reader that has gone, as in ``... | head``, ends
+    the script without a word.
+    """
 
     @functools.wraps(main)
     def wrapped() -> None:
         try:
-            main()
+            try:
+                main()
+            finally:
+                sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+            sys.exit(1)
         except UserError as error:
             print(f"error: {typed(str(error))}", file=sys.stderr)
             sys.exit(2)
