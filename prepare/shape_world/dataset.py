@@ -60,7 +60,7 @@ def captions_of_split(split: str) -> list[Caption]:
 
 
 def drawn_captions(split: str, number: int, rng: np.random.Generator) -> Iterator[Caption]:
-    """As many captions of each tag; all of the split's before one comes again where they suffice."""
+    """As many captions of each tag; all of a tag before one of them comes again."""
     captions = captions_of_split(split)
     tags = sorted({caption.tag for caption in captions})
     queues: dict[str, list[Caption]] = {tag: [] for tag in tags}
