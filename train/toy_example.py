@@ -218,7 +218,7 @@ class OfflineData:
         rows = torch.randint(len(self.preferred), (size,), generator=rng)
         return _points(self.preferred[rows]), [Key(str(row), "") for row in rows.tolist()]
 
-    def lookup(self, keys: Sequence[Key], lengths: Tensor) -> StoredPairs:
+    def lookup(self, keys: Sequence[Key], like: Samples) -> StoredPairs:
         rows = [int(key.clip) for key in keys]
         best, worst = _points(self.preferred[rows]), _points(self.unpreferred[rows])
         scores = [self.reward.score(points, []) for points in (best, worst)]

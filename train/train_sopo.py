@@ -17,7 +17,6 @@ from utils.start import entry_point
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,51 +30,33 @@ from rewards.load import RewardOptions, load_reward
 from rewards.seam import Reward
 from train.data import fixed_batches, open_splits, steps_per_epoch, training_batches
 from train.inspection import InspectionOptions, inspector
-from train.loop import LoopOptions, StepResult, Trainer, options_to_args, start_run
-from train.preference.algorithm import Outcome, PreferenceAlgorithm
+from train.loop import Trainer, options_to_args, start_run
 from train.preference.fixed_pairs import PairStore
 from train.preference.methods import METHODS
-from train.preference.options import PreferenceOptions
 from train.preference.pairs import Key
+from train.preference_task import AlgorithmTask, TuningOptions, report_probe
 from utils.errors import UserError
-from utils.options import option, parse_options, with_default
+from utils.options import option, parse_options
 
 
 @dataclass
-class Options(PreferenceOptions, RewardOptions, CompileOptions, InspectionOptions):
+class Options(TuningOptions, RewardOptions, CompileOptions, InspectionOptions):
     model_path: str = option(
         "save/humanml_enc_512_50steps/model000750000.pt",
         "base checkpoint modelNNNNNNNNN.pt",
         free="resume",
     )
-    probe_batches: int = option(4, "batches that measure tau on the base model", minimum=1)
     val_motions: int = option(128, "val captions generated per validation", minimum=8)
-    lr: float = with_default(LoopOptions, "lr", 1e-5)
-    lr_schedule: str = with_default(LoopOptions, "lr_schedule", "cosine")
-    num_steps: int = with_default(LoopOptions, "num_steps", 1000)
-    save_interval: int = with_default(LoopOptions, "save_interval", 500)
-    val_interval: int = with_default(LoopOptions, "val_interval", 100)
     resume_checkpoint: str = option("", "upstream's name of --model_path", free="resume")
 
     def validate(self) -> None:
-        PreferenceOptions.validate(self)
+        TuningOptions.validate(self)
         RewardOptions.validate(self)
         self.model_path = self.resume_checkpoint or self.model_path
 
 
-def samples_of(batch: MotionBatch) -> tuple[Samples, list[Key]]:
-    """The raw motions of a batch, and what each of them is."""
-    keys = [Key(clip, text) for clip, text in zip(batch.names, batch.captions, strict=True)]
-    return Samples(batch.motion, batch.lengths), keys
-
-
-class PreferenceTask:
-    """Algorithm 1 on the clips of a dataset, as one `Task` of the training loop.
-
-    `store` holds the fixed pairs, for the methods that read them.
-    """
-
-    shown = ("gate/share_below_tau", "rewards/unpreferred_score")
+class PreferenceTask(AlgorithmTask[MotionBatch]):
+    """Algorithm 1 on the clips of a dataset; `store` holds the fixed pairs."""
 
     def __init__(
         self,
@@ -86,15 +67,9 @@ class PreferenceTask:
         val_data: MotionDataset,
         store: PairStore | None = None,
     ) -> None:
-        self.options, self.policy, self.reward = options, policy, reward
+        super().__init__(options, policy, reward, store)
+        self.options: Options = options
         self.data, self.val_data = data, val_data
-        self.module: nn.Module = policy.model.eval()  # dropout stays off, in the loss and outside
-        self.algorithm = PreferenceAlgorithm(options, policy, reward, store)
-
-    @property
-    def gated(self) -> bool:
-        """Does tau decide which unpreferred motions count?"""
-        return any(pairing.gate == "below_tau" for pairing in METHODS[self.options.method])
 
     def batches(self, epoch: int) -> Iterator[MotionBatch]:
         yield from training_batches(self.data, self.options, epoch, self.policy.padded_frames)
@@ -102,46 +77,10 @@ class PreferenceTask:
     def batches_per_epoch(self) -> int:
         return steps_per_epoch(self.data, self.options)
 
-    def step(self, batch: MotionBatch, step: int, rng: torch.Generator) -> StepResult:
-        outcome = self.algorithm.step(*samples_of(batch.to(self.policy.device)), rng)
-        metrics = outcome.metrics
-        if metrics and (step + 1) % self.options.log_interval == 0:
-            metrics = metrics | self.quarters(outcome)
-        return StepResult(outcome.loss.mean(), metrics)
-
-    def quarters(self, outcome: Outcome) -> dict[str, Tensor | float]:
-        """Implicit reward margin and gradient norm per quarter of the noise levels."""
-        parameters = [p for p in self.module.parameters() if p.requires_grad]
-        quarter = outcome.t * 4 // self.policy.levels
-        figures: dict[str, Tensor | float] = {}
-        for q in quarter.unique().tolist():
-            chosen = quarter == q
-            gradients = torch.autograd.grad(
-                outcome.loss[chosen].sum() / len(outcome.loss),
-                parameters,
-                retain_graph=True,
-                allow_unused=True,
-            )
-            norms = torch.stack([g.norm() for g in gradients if g is not None])
-            figures[f"quarters/grad_norm_q{q}"] = norms.norm()
-            figures[f"quarters/margin_q{q}"] = outcome.margin[chosen].mean()
-        return figures
-
-    @torch.no_grad()
-    def probe(self) -> Tensor:
-        """Rewards of the worst-of-K on the base model, over a few batches; feeds the threshold."""
-        rng = torch.Generator(self.policy.device).manual_seed(self.options.seed)
-        rewards: list[Tensor] = []
-        loader = self.batches(epoch=0)
-        for _, batch in zip(range(self.options.probe_batches), loader, strict=False):
-            raw, _ = samples_of(batch.to(self.policy.device))
-            condition = self.policy.encode_text(batch.captions)
-            clips = self.policy.encode(raw, rng)
-            drawn = self.algorithm.candidates(clips, batch.captions, condition, rng)
-            rewards.append(drawn.rewards.amin(dim=1))
-        measured = torch.cat(rewards)
-        self.algorithm.threshold.observe(measured)
-        return measured
+    def samples_of(self, batch: MotionBatch) -> tuple[Samples, list[Key]]:
+        keys = [Key(clip, text) for clip, text in zip(batch.names, batch.captions, strict=True)]
+        batch = batch.to(self.policy.device)
+        return Samples(batch.motion, batch.lengths), keys
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -149,7 +88,7 @@ class PreferenceTask:
         rng = torch.Generator(self.policy.device).manual_seed(self.options.seed)
         scores: list[Tensor] = []
         for batch in fixed_batches(self.val_data, self.options.batch_size):
-            raw, _ = samples_of(batch.to(self.policy.device))
+            raw, _ = self.samples_of(batch)
             condition = self.policy.encode_text(batch.captions)
             generated = self.policy.sample(condition, self.policy.encode(raw, rng), rng)
             scores.append(self.reward.score(self.policy.decode(generated), batch.captions))
@@ -161,28 +100,6 @@ class PreferenceTask:
     def save(self, save_dir: Path, step: int, average: nn.Module | None, best: bool) -> Path:
         write_words(save_dir, self.data.captions())
         return self.policy.save(save_dir, step, average, options_to_args(self.options))
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.algorithm.threshold.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.algorithm.threshold.load_state_dict(state)
-
-
-def report_probe(rewards: Tensor, tau: float) -> None:
-    """Print the distribution of the worst-of-K reward on the base model and what tau does to it."""
-    marks = torch.tensor([0.02, 0.05, 0.25, 0.5, 0.75, 0.95, 0.98], device=rewards.device)
-    quantiles = rewards.float().quantile(marks)
-    cells = "  ".join(f"{m:.0%} {q:.3f}" for m, q in zip(marks, quantiles, strict=True))
-    share = float((rewards < tau).float().mean())
-    print(f"worst-of-K reward on the base model ({len(rewards)} captions): {cells}")
-    print(f"share below tau = {tau:.3f}: {share:.1%}")
-    if not 0.02 <= share <= 0.98:
-        print(
-            f"warning: {share:.1%} of the unpreferred motions pass the gate, so it "
-            f"{'hardly ever opens' if share < 0.02 else 'hardly ever closes'}; "
-            "choose tau from the quantiles above or use --tau_quantile"
-        )
 
 
 def open_pairs(options: Options) -> PairStore:

@@ -11,7 +11,7 @@ from model.image.generator import ImageGenerator
 from model.image.latents import LatentSpace
 from model.image.lora import Adapters, LoraOptions, add_lora, load_lora
 from model.image.noising import DENSITIES
-from model.image.packages import extra
+from utils.extras import extra
 from model.image.pipelines import WRAPPERS, wrap
 from model.image.prompts import Prompts
 from utils.errors import UserError

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.image.packages import extra
+from utils.extras import extra
 from model.image.pipelines import Wrapper
 from utils.errors import UserError
 from utils.files import atomic_write

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from model.image.packages import extra
+from utils.extras import extra
 from utils.errors import UserError
 
 DENSITIES = ("uniform", "logit_normal")

@@ -14,7 +14,7 @@ from model.image.latents import Posteriors
 from model.image.load import assemble
 from model.image.lora import Adapters
 from model.image.noising import FlowNoising, VarianceNoising
-from model.image.packages import extra
+from utils.extras import extra
 from model.seam import Samples
 from tests.golden.base import Golden, Row, covers
 from train.preference.losses import DenoisingErrors, preferred_weight, sopo_loss

@@ -85,9 +85,9 @@ def test_offline_pairs_prefer_the_clip_of_the_dataset(folder) -> None:
 
 
 def test_pairs_are_found_by_clip_and_caption_not_by_position(folder) -> None:
-    store, lengths, order = PairStore(folder), torch.tensor(LENGTHS), [2, 0, 3, 1]
-    straight = store.lookup(KEYS, lengths)
-    mixed = store.lookup([KEYS[i] for i in order], lengths[order])
+    store, winners, order = PairStore(folder), make_winners(), [2, 0, 3, 1]
+    straight = store.lookup(KEYS, winners)
+    mixed = store.lookup([KEYS[i] for i in order], winners[torch.tensor(order)])
     assert torch.equal(straight.best.x[order], mixed.best.x)
     assert torch.equal(straight.worst.x[order], mixed.worst.x)
     assert torch.equal(straight.rewards[order], mixed.rewards)

@@ -60,7 +60,7 @@ def drawn_by_hand(task: PreferenceTask, store: PairStore) -> tuple[dict[str, Ten
     condition = policy.encode_text(CAPTIONS)
     drawn = task.algorithm.candidates(winners, CAPTIONS, condition, redrawn())
     generated = drawn.samples.x.view(4, -1, *winners.x.shape[1:])
-    rows, stored = torch.arange(4), store.lookup(KEYS, winners.frames)
+    rows, stored = torch.arange(4), store.lookup(KEYS, winners)
     motions = {
         "dataset": winners.x,
         "best": generated[rows, drawn.rewards.argmax(1)],

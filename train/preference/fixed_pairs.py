@@ -185,9 +185,9 @@ class PairStore:
         except (SafetensorError, OSError) as error:
             raise _damaged(path, error) from None
 
-    def lookup(self, keys: Sequence[Key], lengths: Tensor) -> StoredPairs:
+    def lookup(self, keys: Sequence[Key], like: Samples) -> StoredPairs:
         """The pairs of these clips and captions, cut to the lengths ``[B]`` of their crops."""
-        rows = [self.rows[key.clip, key.caption] for key in keys]
+        lengths, rows = like.frames, [self.rows[key.clip, key.caption] for key in keys]
         frames, device = int(lengths.max()), lengths.device
         pairs = [[match_frames(m[None], frames) for m in self.load(row)] for row in rows]
         best, worst = (
@@ -219,7 +219,8 @@ def _damaged(path: Path, reason: object) -> UserError:
 class Store(Protocol):
     """Where pairs are looked up."""
 
-    def lookup(self, keys: Sequence[Key], lengths: Tensor) -> StoredPairs: ...
+    def lookup(self, keys: Sequence[Key], like: Samples) -> StoredPairs:
+        """The pairs of these keys, as long as the samples of `like` where these have lengths."""
 
 
 @dataclass
@@ -243,18 +244,19 @@ class FixedPairs:
         rng: torch.Generator | None,
     ) -> PreferenceBatch:
         """Look the pairs up; nothing is generated."""
-        stored = self.store.lookup(keys, winners.frames)
+        stored = self.store.lookup(keys, winners)
         if self.pairing.preferred == "fixed":
             preferred = self.policy.encode(stored.best, rng)
             reward_preferred = stored.rewards.amax(dim=1)
         else:
             preferred = winners
             reward_preferred = self.reward.score(self.policy.decode(winners), captions_of(keys))
+        always = torch.ones(len(winners), dtype=torch.bool, device=winners.x.device)
         return PreferenceBatch(
             preferred=preferred,
             unpreferred=self.policy.encode(stored.worst, rng),
             condition=condition,
-            gate=GateDecision(torch.ones_like(winners.frames, dtype=torch.bool), None),
+            gate=GateDecision(always, None),
             reward_preferred=reward_preferred,
             reward_unpreferred=stored.rewards.amin(dim=1),
             reward_candidates=stored.rewards,
