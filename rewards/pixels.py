@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from data_loaders.images.sources import fit_square, pixels_of
 from utils.extras import extra
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -27,13 +27,7 @@ def to_pil(image: Tensor) -> Any:
 
 def cut_square(image: Tensor, size: int) -> Tensor:
     """CLIP's way: the short side is fitted by Pillow, the middle is cut out; ``[3, S, S]``."""
-    picture = to_pil(image)
-    short = min(picture.size)
-    width, height = (int(size * side / short) for side in picture.size)
-    fitted = picture.resize((width, height), extra("PIL.Image").Resampling.BICUBIC)
-    left, top = (width - size) // 2, (height - size) // 2
-    square = np.asarray(fitted.crop((left, top, left + size, top + size)))
-    return torch.tensor(square).permute(2, 0, 1).float() / 255
+    return pixels_of(fit_square(to_pil(image), size))
 
 
 def padded_square(image: Tensor, size: int) -> Tensor:

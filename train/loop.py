@@ -6,7 +6,6 @@ follows from (seed, step, rank), so a resumed run repeats the numbers of an unbr
 and SIGTERM stop it after a step, in a state that can be resumed.
 """
 
-import copy
 import math
 import signal
 import time
@@ -30,6 +29,7 @@ from train.trackers import (
     start_trackers,
     tracker_of,
 )
+from train.weight_average import WeightAverage
 from utils.devices import DeviceOptions, pick_device
 from utils.errors import UserError
 from utils.files import check_output_dir, load_tensors, save_tensors, write_json
@@ -53,6 +53,7 @@ class LoopOptions(SeedOptions, DeviceOptions):
     )
     num_steps: int = option(10_000, "optimiser steps", minimum=1, free="upwards")
     batch_size: int = option(64, "motions per step and process", minimum=1)
+    accumulate: int = option(1, "batches whose gradients make up one step", minimum=1)
     lr: float = option(1e-4, "peak learning rate", minimum=0)
     lr_schedule: str = option("constant", "after warm-up", choices=("constant", "linear", "cosine"))
     lr_anneal_steps: int = option(0, "upstream's name: linear decay over N steps if > 0", minimum=0)
@@ -143,23 +144,14 @@ def learning_rate(options: LoopOptions, step: int) -> float:
     return options.lr
 
 
-class WeightAverage:
-    """Exponential moving average of a module's parameters, with a warm-up of the decay.
-
-    The decay is min(beta, (1 + n) / (10 + n)) at update n, so that short runs are not dominated
-    by the initial weights; for long runs it is beta.
-    """
-
-    def __init__(self, module: nn.Module, beta: float) -> None:
-        self.module = copy.deepcopy(module).eval().requires_grad_(False)
-        self.beta, self.updates = beta, 0
-
-    @torch.no_grad()
-    def update(self, module: nn.Module) -> None:
-        self.updates += 1
-        decay = min(self.beta, (1 + self.updates) / (10 + self.updates))
-        for mean, value in zip(self.module.parameters(), module.parameters(), strict=True):
-            mean.lerp_(value, 1 - decay)
+def mean_result(results: Sequence[StepResult]) -> StepResult:
+    """The mean over a step's batches; of a figure over those that have it."""
+    figures: dict[str, list[Tensor | float]] = {}
+    for result in results:
+        for name, value in result.metrics.items():
+            figures.setdefault(name, []).append(value)
+    loss = torch.stack([result.loss for result in results]).mean()
+    return StepResult(loss, {name: sum(v) / len(v) for name, v in figures.items()})
 
 
 class Trainer:
@@ -206,7 +198,7 @@ class Trainer:
         batches, path, stopped = self._endless_batches(), self.save_dir, 0
         with StopSignals() as stop, self._progress() as progress:
             while self.step < self.options.num_steps and not stopped:
-                result = self._optimise(next(batches))
+                result = self._optimise([next(batches) for _ in range(self.options.accumulate)])
                 self.step += 1
                 progress.update()
                 for line in pace.tell(self.step) if main else []:
@@ -259,14 +251,14 @@ class Trainer:
 
     def _endless_batches(self) -> Iterator[Any]:
         per_epoch = self.task.batches_per_epoch()
-        epoch, skip = divmod(self.step, per_epoch)
+        epoch, skip = divmod(self.step * self.options.accumulate, per_epoch)
         while True:
             for index, batch in enumerate(self.task.batches(epoch)):
                 if index >= skip:
                     yield batch
             epoch, skip = epoch + 1, 0
 
-    def _optimise(self, batch: Any) -> StepResult:
+    def _optimise(self, batches: list[Any]) -> StepResult:
         options = self.options
         rank_seed = (options.seed * 1_000_003 + self.step) * 1009 + self.accelerator.process_index
         torch.manual_seed(rank_seed % 2**63)
@@ -274,10 +266,9 @@ class Trainer:
         rate = learning_rate(options, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with self.accelerator.autocast():
-            result = self.task.step(batch, self.step, rng)
         self.optimizer.zero_grad(set_to_none=True)
-        result.loss.backward()
+        results = [self._backward(batch, rng) for batch in batches]
+        result = mean_result(results)
         average_gradients(self.accelerator, self.task.module)
         norm = nn.utils.clip_grad_norm_(self.parameters, options.grad_clip or float("inf"))
         if not (torch.isfinite(result.loss) and torch.isfinite(norm)):
@@ -290,6 +281,13 @@ class Trainer:
         if self.average is not None:
             self.average.update(self.task.module)
         return StepResult(result.loss, {**result.metrics, "grad_norm": norm, "lr": rate})
+
+    def _backward(self, batch: Any, rng: torch.Generator) -> StepResult:
+        """Add the gradients of one of the step's batches; the graph is gone when it returns."""
+        with self.accelerator.autocast():
+            result = self.task.step(batch, self.step, rng)
+        (result.loss / self.options.accumulate).backward()
+        return StepResult(result.loss.detach(), result.metrics)
 
     def _log(self, result: StepResult, progress: tqdm) -> None:
         values = {"loss": result.loss.item()}

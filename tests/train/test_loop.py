@@ -12,10 +12,10 @@ from train.loop import (
     LoopOptions,
     StepResult,
     Trainer,
-    WeightAverage,
     learning_rate,
     start_run,
 )
+from train.weight_average import WeightAverage
 from utils.errors import UserError
 from utils.files import load_tensors, read_json
 
@@ -140,3 +140,24 @@ def test_weight_average_lags_behind_and_converges() -> None:
         values.append(average.module.weight.item())
     assert values == sorted(values)
     assert values[-1] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_halves_of_a_batch_add_up_to_its_step(tmp_path) -> None:
+    whole = torch.rand(8, 1, generator=torch.Generator().manual_seed(0))
+
+    class Exact(Regression):
+        def batches(self, epoch):
+            yield from whole.chunk(self.options.accumulate)
+
+        def batches_per_epoch(self):
+            return self.options.accumulate
+
+        def step(self, batch, step, rng):
+            loss = (self.module[0](batch) - 2 * batch).square().mean()
+            return StepResult(loss, {"mean": batch.mean()})
+
+    runs = {n: train(tmp_path / str(n), Exact, num_steps=3, accumulate=n) for n in (1, 2)}
+    torch.testing.assert_close(runs[1].module.state_dict(), runs[2].module.state_dict())
+    lines = [read_metrics(tmp_path / str(n))[0] for n in runs]
+    assert lines[0]["loss"] == pytest.approx(lines[1]["loss"])
+    assert lines[0]["mean"] == pytest.approx(lines[1]["mean"])
