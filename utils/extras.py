@@ -23,7 +23,7 @@ def extra(name: str) -> ModuleType:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without warnings of transformers, which diffusers draws by importing what nobody here uses."""
+    """Without the warnings that diffusers draws by importing what nobody here uses."""
     logger = logging.getLogger("transformers")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,11 +1,11 @@
 """The layouts of picture datasets, each read into the same rows.
 
-    FOLDER/metadata.jsonl          image folder: file_name and text per line, and, for offline
-                                   pairs, loser, another file name; also in train/, validation/, test/
-    FOLDER/000.png, 000.txt        a caption in a text file beside each picture
-    FOLDER/*.parquet               Pick-a-Pic v2: caption, jpg_0, jpg_1, label_0, label_1
-    FOLDER/train.json, test.json   HPDv2: prompt with file_path and human_preference, or with
-                                   image_path and rank (1 = best)
+FOLDER/metadata.jsonl          image folder: file_name and text per line, and, for offline
+                               pairs, loser, another file name; also in train/, validation/, test/
+FOLDER/000.png, 000.txt        a caption in a text file beside each picture
+FOLDER/*.parquet               Pick-a-Pic v2: caption, jpg_0, jpg_1, label_0, label_1
+FOLDER/train.json, test.json   HPDv2: prompt with file_path and human_preference, or with
+                               image_path and rank (1 = best)
 """
 
 import json
@@ -56,9 +56,10 @@ def read_rows(folder: Path, split: str, caption_column: str = "text") -> Rows:
     """
     places = [folder / name for name in SPLIT_NAMES[split]]
     inner = next((place for place in places if place.is_dir()), None)
-    listed = next((p for p in (f"{place}.json" for place in places) if Path(p).is_file()), None)
+    files = [place.with_suffix(".json") for place in places]
+    listed = next((path for path in files if path.is_file()), None)
     if listed is not None:
-        return read_hpd(Path(listed), folder)
+        return read_hpd(listed, folder)
     tables = tables_of(folder, split)
     if tables:
         return read_pickapic(tables)
@@ -75,11 +76,20 @@ def read_rows(folder: Path, split: str, caption_column: str = "text") -> Rows:
     )
 
 
+def has_split(folder: Path, split: str) -> bool:
+    """Is there a folder, a JSON file or a table of that name?"""
+    places = [folder / name for name in SPLIT_NAMES[split]]
+    named = any(p.is_dir() or p.with_suffix(".json").is_file() for p in places)
+    return named or bool(tables_of(folder, split))
+
+
 def tables_of(folder: Path, split: str) -> list[Path]:
     """The parquet files of a split; those that name no split are all ``train``."""
     paths = sorted([*folder.glob("*.parquet"), *folder.glob("data/*.parquet")])
     names = {name: other for name, words in SPLIT_NAMES.items() for other in words}
-    known = {split_name for path in paths for split_name in names if path.name.startswith(split_name)}
+    known = {
+        split_name for path in paths for split_name in names if path.name.startswith(split_name)
+    }
     if not known and split == "train":
         return paths
     return [p for p in paths if any(p.name.startswith(word) for word in SPLIT_NAMES[split])]

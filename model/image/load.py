@@ -1,7 +1,7 @@
 """From a folder or a name on the hub to a generator of pictures."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +11,40 @@ from model.image.generator import ImageGenerator
 from model.image.latents import LatentSpace
 from model.image.lora import Adapters, LoraOptions, add_lora, load_lora
 from model.image.noising import DENSITIES
-from utils.extras import extra
 from model.image.pipelines import WRAPPERS, wrap
 from model.image.prompts import Prompts
 from utils.errors import UserError
+from utils.extras import extra
 from utils.files import read_json
 from utils.options import option
 
 
 @dataclass
 class ImageModelOptions:
-    """Which model of pictures, and how it is sampled."""
+    """Which model of pictures."""
 
     model_path: str = option(
         "save/shapes_base/pipeline",
         "folder of a diffusers pipeline, or its name on the hub",
         free="resume",
     )
-    sampling_steps: int = option(
-        0, "denoising steps of the pipeline's own sampler; 0 = as the family is sampled", minimum=0
-    )
-    guidance: float | None = option(
-        None, "guidance scale of sampling; none = as the family is sampled", minimum=0
-    )
     density: str = option(
         "auto",
         "noise levels of training in flows; auto = logit_normal for Stable Diffusion 3, uniform "
         "for FLUX",
         choices=("auto", *DENSITIES),
+    )
+
+
+@dataclass
+class SamplingOptions:
+    """How a finished model is sampled."""
+
+    sampling_steps: int = option(
+        0, "denoising steps of the pipeline's own sampler; 0 = as the family is sampled", minimum=0
+    )
+    guidance: float | None = option(
+        None, "guidance scale; none = as the family is sampled", minimum=0
     )
 
 
@@ -100,19 +106,39 @@ def assemble(pipe: Any, device: torch.device | str, density: str = "auto") -> Im
 
 
 def load_image_generator(
-    options: ImageModelOptions, device: torch.device | str, dtype: torch.dtype | None = None
+    options: ImageModelOptions,
+    device: torch.device | str,
+    dtype: torch.dtype | None = None,
+    *,
+    steps: int = 0,
+    guidance: float | None = None,
 ) -> ImageGenerator:
-    """A pipeline ready to sample; dtype: of its weights and its computing, None = float32.
+    """A pipeline ready to sample; dtype: of its weights and its computing, None = float32; steps 0
+    and guidance None = as the family is sampled.
 
     Raises UserError for whatever is missing or does not fit.
     """
     pipe = load_pipeline(options.model_path, dtype or torch.float32)
     generator = assemble(pipe, device, options.density)
-    generator.autocast = dtype
-    generator.steps = options.sampling_steps or generator.steps
-    if options.guidance is not None:
-        generator.guidance = options.guidance
-    return generator
+    return replace(
+        generator,
+        autocast=dtype,
+        steps=steps or generator.steps,
+        guidance=generator.guidance if guidance is None else guidance,
+    )
+
+
+def resolution_of(generator: ImageGenerator, wanted: int) -> int:
+    """Pixels along a side: `wanted`, or 0 for those that the model was made for.
+
+    Raises UserError when its latents cannot have that size.
+    """
+    wrapper = generator.wrapper
+    own = int(getattr(wrapper.denoiser.config, "sample_size", 0) or 128) * wrapper.vae_scale
+    size = wanted or own
+    if size % wrapper.multiple:
+        raise UserError(f"--resolution {size} must be a multiple of {wrapper.multiple} here")
+    return size
 
 
 def with_lora(generator: ImageGenerator, path: str) -> ImageGenerator:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from utils.extras import extra
 from model.image.pipelines import Wrapper
 from utils.errors import UserError
+from utils.extras import extra
 from utils.files import atomic_write
 from utils.options import option
 

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from utils.extras import extra
 from utils.errors import UserError
+from utils.extras import extra
 
 DENSITIES = ("uniform", "logit_normal")
 

@@ -35,6 +35,10 @@ class Prompts:
         self.prepare(captions)
         return ImageCondition.cat([self.kept[caption] for caption in captions])
 
+    def forget(self) -> None:
+        """Encode anew what is asked for next, as the text encoder has changed."""
+        self.kept, self.empty = {}, None
+
     def no_text(self, size: int) -> ImageCondition:
         """The empty caption `size` times."""
         self.prepare([])

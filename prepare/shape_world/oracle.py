@@ -10,8 +10,9 @@ from itertools import product
 
 import numpy as np
 from scipy import ndimage
+from torch import Tensor
 
-from prepare.shape_world.captions import Caption
+from prepare.shape_world.captions import Caption, known_captions
 from prepare.shape_world.drawing import soft_shape
 from prepare.shape_world.facts import Fact, judge
 from prepare.shape_world.scene import BACKGROUND, COLOURS, SHAPES, SIZES, Thing
@@ -61,6 +62,15 @@ def _thing(share: np.ndarray, colour: str) -> Thing:
 def examine(caption: Caption, picture: np.ndarray) -> list[Fact]:
     """Every fact of the caption, and whether the picture ``[H, W, 3]`` fulfils it."""
     return judge(caption, read_objects(picture))
+
+
+def facts_of(captions: Sequence[str], pictures: Tensor) -> list[list[Fact]] | None:
+    """The facts of pictures ``[B, 3, H, W]`` in [0, 1]; None where the grammar lacks a caption."""
+    known = known_captions()
+    if not all(caption in known for caption in captions):
+        return None
+    arrays = pictures.float().permute(0, 2, 3, 1).cpu().numpy()
+    return [examine(known[c], picture) for c, picture in zip(captions, arrays, strict=True)]
 
 
 def mean_by_kind(pictures: Sequence[Sequence[Fact]]) -> dict[str, float]:

@@ -14,10 +14,10 @@ from model.image.latents import Posteriors
 from model.image.load import assemble
 from model.image.lora import Adapters
 from model.image.noising import FlowNoising, VarianceNoising
-from utils.extras import extra
 from model.seam import Samples
 from tests.golden.base import Golden, Row, covers
 from train.preference.losses import DenoisingErrors, preferred_weight, sopo_loss
+from utils.extras import extra
 
 PASS, PATH = 2e-5, 1e-4  # of a forward pass, absolute; of a trajectory or gradient, relative
 SMALL = 2e-6  # between two ways to compute the same error
