@@ -1,33 +1,20 @@
 """Pictures of 8 bits as CLIP models read them: resized as each was trained, and normalised."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data_loaders.images.sources import fit_square, pixels_of
-from utils.extras import extra
+from data_loaders.images.sources import eight_bits, fit_square, pil_of, pixels_of
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def eight_bits(images: Tensor) -> Tensor:
-    """Pictures in [0, 1] as a file would keep them."""
-    return (images.detach().float().clamp(0, 1) * 255).round().byte()
-
-
-def to_pil(image: Tensor) -> Any:
-    """A picture ``[3, H, W]`` in [0, 1] with 8 bits per channel."""
-    pixels = eight_bits(image).permute(1, 2, 0).cpu().numpy()
-    return extra("PIL.Image").fromarray(pixels)
-
-
 def cut_square(image: Tensor, size: int) -> Tensor:
     """CLIP's way: the short side is fitted by Pillow, the middle is cut out; ``[3, S, S]``."""
-    return pixels_of(fit_square(to_pil(image), size))
+    return pixels_of(fit_square(pil_of(image), size))
 
 
 def padded_square(image: Tensor, size: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where the bytes of a picture are: a file, or one cell of a parquet table."""
+"""Where the bytes of a picture are, and what leads from them to pixels and back."""
 
 import io
 from dataclasses import dataclass
@@ -71,6 +71,17 @@ def fit_square(picture: Any, size: int) -> Any:
 def pixels_of(picture: Any) -> Tensor:
     """``[3, H, W]`` in [0, 1]."""
     return torch.tensor(np.asarray(picture)).permute(2, 0, 1).float() / 255
+
+
+def eight_bits(images: Tensor) -> Tensor:
+    """Pictures in [0, 1] as a file would keep them."""
+    return (images.detach().float().clamp(0, 1) * 255).round().byte()
+
+
+def pil_of(image: Tensor) -> Any:
+    """A picture ``[3, H, W]`` in [0, 1] with 8 bits per channel."""
+    pixels = eight_bits(image).permute(1, 2, 0).cpu().numpy()
+    return extra("PIL.Image").fromarray(pixels)
 
 
 def load_pixels(source: Source, size: int) -> Tensor:

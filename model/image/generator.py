@@ -92,15 +92,20 @@ class ImageGenerator:
         start: float = 1.0,
     ) -> Samples:
         """By the pipeline's own scheduler. Raises ValueError for `start` below 1."""
-        assert isinstance(condition, ImageCondition)
         if start < 1:
             raise ValueError("pictures are sampled from noise alone")
+        return self.sample_from(self.noise(like, rng), condition, rng)
+
+    @torch.no_grad()
+    def sample_from(
+        self, noise: Tensor, condition: Condition, rng: torch.Generator | None = None
+    ) -> Samples:
+        """From this noise ``[B, C, h, w]``; only a scheduler that adds noise draws from `rng`."""
+        assert isinstance(condition, ImageCondition)
         guided = self.guidance > 1 and not self.wrapper.embedded_guidance
-        empty = self.prompts.no_text(len(like)).to(self.device) if guided else None
+        empty = self.prompts.no_text(len(noise)).to(self.device) if guided else None
         with self._weights(), autocast_to(self.device, self.autocast):
-            latents = self.wrapper.sample(
-                self.noise(like, rng), condition, empty, self.steps, self.guidance, rng
-            )
+            latents = self.wrapper.sample(noise, condition, empty, self.steps, self.guidance, rng)
         # The weights that were cast without gradient would serve a loss in the same autocast
         torch.clear_autocast_cache()
         return Samples(latents.float())

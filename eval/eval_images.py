@@ -1,0 +1,137 @@
+"""Judge pictures of one or several models: oracle, rewards, wins, distance.
+
+    python -m eval.eval_images --data_dir dataset/shapes --model_path save/shapes_base/pipeline \\
+        --names base sft sopo sopo --lora_path none save/sft save/sopo1 save/sopo2 \\
+        --reward clip --reward_path save/shapes_reward/clip \\
+        --judge clip --judge_path save/shapes_judge/clip --output save/pictures.json
+    python -m eval.eval_images --prompts HPDv2/benchmark/*.json --reward hpsv2 ...
+
+The models are one pipeline with different LoRA; those of one name are seeds of one method, and
+their row is the mean and the 95 % interval. All start from the same noise. Prompts are the captions
+of a split, or those of files (HPSv2's benchmark, GenEval); where the shape world's grammar knows
+them all, its oracle reads the facts from the pixels. The win rate is against the first model.
+"""
+
+from utils.start import entry_point
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_loaders.images.dataset import PictureOptions, open_pictures
+from eval.picture_figures import PictureFigures, embeddings_of, format_table, judge_pictures
+from model.image.load import (
+    ImageModelOptions,
+    SamplingOptions,
+    load_image_generator,
+    resolution_of,
+    with_lora,
+)
+from rewards.image import ImageRewardOptions, load_image_reward
+from rewards.seam import Reward
+from sample.pictures import generate_pictures, read_prompts, save_grid
+from utils.devices import DeviceOptions, pick_device
+from utils.errors import UserError
+from utils.files import write_json
+from utils.options import option, parse_options, with_default
+from utils.provenance import provenance
+from utils.seeding import SeedOptions
+
+NO_LORA = "none"
+GRID_ROWS = 12  # prompts in the picture, a column per model
+
+
+@dataclass
+class Options(
+    ImageRewardOptions,
+    ImageModelOptions,
+    SamplingOptions,
+    PictureOptions,
+    SeedOptions,
+    DeviceOptions,
+):
+    lora_path: list[str] = option([NO_LORA], f"LoRA of each model; {NO_LORA} = the model as it is")
+    names: list[str] = option([], "a name for each; those of one name are seeds; none = the paths")
+    prompts: list[str] = option([], "files of prompts; none = the captions of a split")
+    split: str = option("test", "which split", choices=("train", "validation", "test"))
+    judge: list[str] = option([], "kind of the independent judge, as in --reward; none = no judge")
+    judge_path: list[str] = option([], "its folder, file or name on the hub")
+    reward: list[str] = with_default(ImageRewardOptions, "reward", [])
+    batch_size: int = option(32, "pictures generated at once", minimum=1)
+    output: str = option("save/eval_images.json", "file of the figures, with a grid beside it")
+
+    def validate(self) -> None:
+        ImageRewardOptions.validate(self)
+        if self.names and len(self.names) != len(self.lora_path):
+            raise UserError(f"--names holds {len(self.names)} for {len(self.lora_path)} models")
+        self.names = self.names or [Path(path).name for path in self.lora_path]
+
+    def rewards(self, device: torch.device) -> tuple[Reward | None, Reward | None]:
+        """The reward and the judge, where there are any."""
+        judge = replace(self, reward=self.judge, reward_path=self.judge_path, reward_weights=[])
+        pair = [load_image_reward(o, device) if o.reward else None for o in (self, judge)]
+        return pair[0], pair[1]
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Captions, and the judge's embeddings of real pictures where there are some."""
+
+    captions: list[str]
+    real: np.ndarray | None
+
+
+def questions(options: Options, resolution: int, judge: Reward | None) -> Questions:
+    """Raises UserError when there are no prompts."""
+    if options.prompts:
+        texts = [p.text for path in options.prompts for p in read_prompts(Path(path))]
+        return Questions(texts[: options.max_pictures or None], None)
+    data = open_pictures(options, options.split, resolution)
+    print(data.report())
+    real = None if judge is None else embeddings_of(judge, data.pixels(data.rows))
+    return Questions([row.caption for row in data.rows], real)
+
+
+def evaluate(options: Options) -> dict[str, list[PictureFigures]]:
+    """The figures of every model, by name; writes them and a grid."""
+    device = pick_device(options.device)
+    reward, judge = options.rewards(device)
+    asked: Questions | None = None
+    rows: dict[str, list[PictureFigures]] = {}
+    columns: dict[str, Tensor] = {}
+    first: list[float] | None = None
+    for name, lora in zip(options.names, options.lora_path, strict=True):
+        generator = load_image_generator(
+            options, device, steps=options.sampling_steps, guidance=options.guidance
+        )
+        generator = with_lora(generator, "" if lora == NO_LORA else lora)
+        resolution = resolution_of(generator, options.resolution)
+        asked = asked or questions(options, resolution, judge)
+        captions = asked.captions
+        pictures = generate_pictures(
+            generator, captions, options.seed, resolution, options.batch_size
+        )
+        figures = judge_pictures(pictures, captions, reward, judge, asked.real, first)
+        first = first or figures.judge_scores
+        rows.setdefault(name, []).append(figures)
+        columns.setdefault(name, pictures[:GRID_ROWS])
+    grid = torch.stack(list(columns.values()), dim=1)
+    save_grid(Path(options.output).with_suffix(".png"), grid, max(1, 96 // grid.shape[-1]))
+    return rows
+
+
+@entry_point
+def main() -> None:
+    options = parse_options(Options, description=__doc__)
+    rows = evaluate(options)
+    print(format_table(rows))
+    figures = {name: [asdict(model) for model in models] for name, models in rows.items()}
+    record = {"options": asdict(options), "rows": figures, "provenance": provenance()}
+    write_json(options.output, record)
+
+
+if __name__ == "__main__":
+    main()
