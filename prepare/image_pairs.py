@@ -1,7 +1,7 @@
 """Generate fixed pairs of pictures: the best and the worst of K by reward, for every caption.
 
-    python -m prepare.image_pairs --data_dir dataset/shapes --model_path save/shapes_base/pipeline \\
-        --reward clip --reward_path save/shapes_reward/clip --out save/shapes_pairs
+    python -m prepare.image_pairs --data_dir dataset/shapes --out save/shapes_pairs \\
+        --model_path save/shapes_base/pipeline --reward clip --reward_path save/shapes_reward/clip
     python -m train.train_sopo_image --method offline_dpo --pairs_path save/shapes_pairs ...
 
 The folder is an image folder whose rows name both: file_name is the best, loser the worst, and key

@@ -1,9 +1,10 @@
 """Fixed pairs of pictures: of a dataset with winners and losers, or generated beforehand."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from data_loaders.images.dataset import PictureDataset, PictureOptions, open_pictures
 from data_loaders.images.layouts import Row
@@ -12,6 +13,20 @@ from rewards.seam import Reward
 from train.preference.fixed_pairs import StoredPairs
 from train.preference.pairs import Key
 from utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class JudgedPairs(StoredPairs):
+    """Pairs that people, or another reward, ranked: rewards ``[B, 2]`` of the better and the worse
+    picture, which may disagree."""
+
+    @property
+    def best_reward(self) -> Tensor:
+        return self.rewards[:, 0]
+
+    @property
+    def worst_reward(self) -> Tensor:
+        return self.rewards[:, 1]
 
 
 class PicturePairs:
@@ -43,11 +58,11 @@ class PicturePairs:
             raise UserError(f"none of the pairs of {self.data.folder} is of {data.folder}")
         return replace(data, rows=kept)
 
-    def lookup(self, keys: Sequence[Key], like: Samples) -> StoredPairs:
+    def lookup(self, keys: Sequence[Key], like: Samples) -> JudgedPairs:
         """Better and worse pictures and their rewards ``[B, 2]``."""
         rows: list[Row] = [self.rows[key.clip, key.caption] for key in keys]
         captions = [key.caption for key in keys]
         best = Samples(self.data.pixels(rows).to(self.device))
         worst = Samples(self.data.losers(rows).to(self.device))
         scores = [self.reward.score(raw, captions) for raw in (best, worst)]
-        return StoredPairs(best, worst, torch.stack(scores, dim=1))
+        return JudgedPairs(best, worst, torch.stack(scores, dim=1))

@@ -3,6 +3,7 @@
 Raw samples are pictures ``[B, 3, H, W]`` in [0, 1], samples are latents ``[B, C, h, w]``.
 """
 
+import shutil
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from model.image.prompts import Prompts
 from model.seam import Samples
 from model.text.condition import Condition
 from utils.devices import autocast_to
-from utils.files import write_json
+from utils.files import atomic_write, write_json
 
 
 @dataclass
@@ -138,8 +139,9 @@ class ImageGenerator:
         assert adapters is not None
         path = folder / f"lora{step:09d}.safetensors"
         folder.mkdir(parents=True, exist_ok=True)
-        for file in (path, folder / FILE):
-            save_lora(file, self.wrapper, adapters)
+        save_lora(path, self.wrapper, adapters)
+        with atomic_write(folder / FILE) as temporary:
+            shutil.copyfile(path, temporary)
         write_json(folder / "args.json", args)
         return path
 

@@ -1,6 +1,7 @@
 """From a folder or a name on the hub to a generator of pictures."""
 
 import json
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,9 @@ def load_pipeline(model_path: str, dtype: torch.dtype = torch.float32) -> Any:
                 f"--model_path {model_path}: {name} is not one of {', '.join(WRAPPERS)}"
             )
     try:
-        return diffusers.DiffusionPipeline.from_pretrained(model_path, torch_dtype=dtype)
+        with warnings.catch_warnings():  # the latest diffusers calls it dtype
+            warnings.simplefilter("ignore", FutureWarning)
+            return diffusers.DiffusionPipeline.from_pretrained(model_path, torch_dtype=dtype)
     except (OSError, ValueError, json.JSONDecodeError) as error:
         raise UserError(refusal(model_path, error)) from None
 

@@ -103,11 +103,20 @@ def write_shard(path: Path, drawn: Candidates) -> None:
 
 @dataclass(frozen=True)
 class StoredPairs:
-    """Raw best and worst samples (B each), and the rewards ``[B, K]`` of all K."""
+    """Raw best and worst samples (B each), and the rewards ``[B, K]`` of all K that were ranked
+    by them."""
 
     best: Samples
     worst: Samples
     rewards: Tensor
+
+    @property
+    def best_reward(self) -> Tensor:
+        return self.rewards.amax(dim=1)
+
+    @property
+    def worst_reward(self) -> Tensor:
+        return self.rewards.amin(dim=1)
 
 
 class PairStore:
@@ -247,7 +256,7 @@ class FixedPairs:
         stored = self.store.lookup(keys, winners)
         if self.pairing.preferred == "fixed":
             preferred = self.policy.encode(stored.best, rng)
-            reward_preferred = stored.rewards.amax(dim=1)
+            reward_preferred = stored.best_reward
         else:
             preferred = winners
             reward_preferred = self.reward.score(self.policy.decode(winners), captions_of(keys))
@@ -258,6 +267,6 @@ class FixedPairs:
             condition=condition,
             gate=GateDecision(always, None),
             reward_preferred=reward_preferred,
-            reward_unpreferred=stored.rewards.amin(dim=1),
+            reward_unpreferred=stored.worst_reward,
             reward_candidates=stored.rewards,
         )
