@@ -10,8 +10,9 @@ from data_loaders.skeleton import Skeleton
 from diffusion.sampling import SAMPLERS, SamplerOptions
 from model.checkpoint_files import LIGHTNING, find_checkpoint, read_model_args
 from model.compiled import CompileOptions
+from model.latent.assembly import load_mld
 from model.latent.checkpoints import FAMILY as LATENT
-from model.latent.generator import MLDGenerator, load_mld
+from model.latent.generator import MLDGenerator
 from model.mdm.generator import MDMGenerator, load_mdm
 from model.momask.generator import MoMaskGenerator, is_published, load_momask_generator
 from model.momask.run_files import FAMILY as MOMASK

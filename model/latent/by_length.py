@@ -26,7 +26,7 @@ def decode(vae: MotionVAE, latent: Tensor, lengths: Tensor) -> Tensor:
     motion = latent.new_zeros(len(latent), frames, vae.config.num_features)
 
     def fill(rows: Tensor, size: int) -> None:
-        motion[rows, :size] = vae.decode(latent[rows], lengths[rows], size)
+        motion[rows, :size] = vae.decode(latent[rows], lengths[rows], size).to(motion.dtype)
 
     _run(fill, lengths, frames)
     return motion
@@ -40,7 +40,8 @@ def distribution(vae: MotionVAE, motion: Tensor, lengths: Tensor) -> Distributio
 
     def fill(rows: Tensor, size: int) -> None:
         part = vae.distribution(motion[rows, :size], length_mask(lengths[rows], size))
-        found.mean[rows], found.logvar[rows] = part.mean, part.logvar
+        found.mean[rows] = part.mean.to(motion.dtype)  # another under autocast
+        found.logvar[rows] = part.logvar.to(motion.dtype)
 
     _run(fill, lengths, motion.shape[1])
     return found

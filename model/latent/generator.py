@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from data_loaders.normalizer import Statistics
-from data_loaders.skeleton import Skeleton, skeleton_for_dim
+from data_loaders.skeleton import Skeleton
 from diffusion.gaussian import GaussianDiffusion
 from diffusion.samplers import Denoiser, denoiser_of_noise, noise_from
 from diffusion.sampling import SamplerOptions, StartPoint
@@ -20,22 +20,13 @@ from diffusion.schedule import (
     select_consistency_steps,
     select_offset_stride,
 )
-from model.checkpoint_files import load_stats, read_model_args
 from model.compiled import CompiledNetwork
 from model.latent import by_length
-from model.latent.checkpoints import (
-    LatentSettings,
-    load_denoiser,
-    load_vae,
-    read_settings,
-    read_weights,
-    save_checkpoint,
-)
+from model.latent.checkpoints import LatentSettings, save_checkpoint
 from model.latent.denoiser import LatentDenoiser
 from model.latent.vae import MotionVAE
 from model.seam import Samples
 from model.text.condition import Condition, TextEncoder
-from model.text.encoders import CachedTextEncoder, PooledEncoder, build_text_encoder
 from utils.devices import autocast_to
 from utils.errors import UserError
 from utils.masks import zero_padding
@@ -233,62 +224,3 @@ class MLDGenerator:
     def _network(self) -> nn.Module:
         """What samples: the model, or its compiled form."""
         return CompiledNetwork(self.model) if self.compiled else self.model
-
-
-def assemble(
-    vae: MotionVAE,
-    model: LatentDenoiser,
-    settings: LatentSettings,
-    stats: Statistics,
-    device: torch.device | str,
-    text_encoder_path: str = "",
-) -> MLDGenerator:
-    """A generator of these networks, with the defaults of their kind.
-
-    Raises UserError when the statistics or the text encoder have another width than the networks.
-    """
-    features, width = vae.config.num_features, model.config.text_dim
-    skeleton = skeleton_for_dim(features)
-    if skeleton is None:
-        raise UserError(f"no skeleton has {features} features, as this motion VAE takes")
-    if stats.feature_dim != features:
-        raise UserError(
-            f"this motion VAE takes {features} features ({skeleton.name}), the statistics have "
-            f"{stats.feature_dim}; pass the --dataset that it was trained on"
-        )
-    encoder = build_text_encoder(settings.text_encoder_type, text_encoder_path or None, device)
-    if encoder.width != width:
-        raise UserError(
-            f"--text_encoder_type {settings.text_encoder_type} gives vectors {encoder.width} wide, "
-            f"this denoiser reads {width}"
-        )
-    if settings.pooled_text and not encoder.pooled:
-        encoder = PooledEncoder(encoder)
-    generator = MLDGenerator(
-        model.to(device),
-        vae.to(device).eval().requires_grad_(False),
-        settings,
-        stats.to(device),
-        CachedTextEncoder(encoder),
-        skeleton,
-        torch.device(device),
-    )
-    return replace(generator, sampler=STUDENT_SAMPLER) if generator.is_student else generator
-
-
-def load_mld(
-    model_path: Path, device: torch.device | str, data_dir: str = "", text_encoder_path: str = ""
-) -> MLDGenerator:
-    """A published or own checkpoint, in eval mode, with its kind's sampler and guidance.
-
-    The statistics come from ``stats.npz`` beside it, else from the dataset of its number of
-    features. Raises UserError for whatever is missing or does not fit.
-    """
-    args = read_model_args(model_path) if (model_path.parent / "args.json").is_file() else {}
-    weights = read_weights(model_path)
-    settings = read_settings(weights, args)
-    vae, model = load_vae(weights, settings), load_denoiser(weights, settings)
-    skeleton = skeleton_for_dim(vae.config.num_features)
-    dataset = {"dataset": skeleton.name} if skeleton else {}
-    stats = load_stats(model_path, dataset | args, data_dir)
-    return assemble(vae, model, settings, stats, device, text_encoder_path)
