@@ -47,6 +47,14 @@ class MoMaskOptions(RVQConfig, TransformerConfig, TrainingOptions, TextEncoderOp
                 f"--save_dir {self.save_dir}: the length estimator is looked for in a folder "
                 f"{LENGTHS_FOLDER} beside the transformers"
             )
+        if Path(self.vq_name).name != self.vq_name:
+            raise UserError(
+                f"--vq_name {self.vq_name}: a name, not a path; it lies beside save_dir"
+            )
+        if self.latent_dim % self.n_heads:
+            raise UserError(
+                f"--n_heads {self.n_heads} does not divide --latent_dim {self.latent_dim}"
+            )
         if self.stage == "rvq":
             self._validate_rvq()
 
