@@ -54,7 +54,11 @@ class LoopOptions(SeedOptions, DeviceOptions):
     num_steps: int = option(10_000, "optimiser steps", minimum=1, free="upwards")
     batch_size: int = option(64, "motions per step and process", minimum=1)
     lr: float = option(1e-4, "peak learning rate", minimum=0)
-    lr_schedule: str = option("constant", "after warm-up", choices=("constant", "linear", "cosine"))
+    lr_schedule: str = option(
+        "constant", "after warm-up", choices=("constant", "linear", "cosine", "milestones")
+    )
+    lr_milestones: list[int] = option([], "steps that multiply the rate by lr_factor", minimum=1)
+    lr_factor: float = option(0.1, "factor of the rate at lr_milestones", minimum=0, maximum=1)
     lr_anneal_steps: int = option(0, "upstream's name: linear decay over N steps if > 0", minimum=0)
     warmup_steps: int = option(0, "linear warm-up, in steps", minimum=0)
     weight_decay: float = option(0.0, "of AdamW", minimum=0)
@@ -140,6 +144,8 @@ def learning_rate(options: LoopOptions, step: int) -> float:
         return options.lr * (1 - done)
     if options.lr_schedule == "cosine":
         return options.lr * 0.5 * (1 + math.cos(math.pi * done))
+    if options.lr_schedule == "milestones":
+        return options.lr * options.lr_factor ** sum(step >= m for m in options.lr_milestones)
     return options.lr
 
 

@@ -18,16 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from data_loaders.normalizer import Statistics
-from data_loaders.skeleton import Skeleton, skeleton_for_dim
+from data_loaders.skeleton import skeleton_for_dim
 from model.momask.lengths import LengthEstimator
 from model.momask.options_file import OptionsFile, write_options
 from model.momask.rvq import RVQVAE, RVQConfig
+from model.momask.token_space import TokenSpace
 from model.momask.transformers import (
     BaseTransformer,
     ResidualTransformer,
     TokenTransformer,
     TransformerConfig,
-    Vocabulary,
 )
 from model.text.encoders import (
     CLIP_POSITIONS,
@@ -54,6 +54,7 @@ RVQ_SIZES = (
     "depth",
     "dilation_growth_rate",
 )
+TEXT_ENCODERS = ("clip", "builtin")
 TRANSFORMER_SIZES = ("latent_dim", "ff_size", "n_layers", "n_heads")
 # Options of upstream's RVQ that have one value in every published model, and no other here.
 PUBLISHED = {"stride_t": 2, "vq_act": "relu", "vq_norm": None, "shared_codebook": False}
@@ -73,21 +74,6 @@ RVQ = Part("RVQ", "net_best_fid.tar", ("vq_model", "net"))
 BASE = Part("base transformer", "latest.tar", ("t2m_transformer", "trans"))
 RESIDUAL = Part("residual transformer", "net_best_fid.tar", ("res_transformer",))
 LENGTHS = Part("length estimator", "finest.tar", ("estimator",))
-
-
-@dataclass(frozen=True)
-class TokenSpace:
-    """What turns motions into tokens and back: the RVQ, its statistics, and its folder."""
-
-    rvq: RVQVAE
-    stats: Statistics
-    skeleton: Skeleton
-    folder: Path
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        config = self.rvq.config
-        return Vocabulary(config.nb_code, config.code_dim, config.num_quantizers)
 
 
 @dataclass(frozen=True)
@@ -294,24 +280,27 @@ def load_lengths(
 def load_text_encoder(
     kind: str, width: int, path: str, device: torch.device | str, where: str
 ) -> TextEncoder:
-    """CLIP with its full context, as published, or ``builtin``, this project's own.
+    """The encoder whose features, of the `width` of a stored model, its transformers read.
 
-    Raises UserError, which begins with `where`, when the kind is another one or its features are
-    not of the `width` that the transformers read.
+    Raises UserError, which begins with `where`, when the kind or the width is another one.
     """
-    encoder: TextEncoder
-    if kind == "builtin":
-        encoder = PooledEncoder(BuiltinEncoder())
-    elif kind == "clip":
-        encoder = ClipEncoder(path or "openai/clip-vit-base-patch32", device, CLIP_POSITIONS)
-    else:
+    if kind not in TEXT_ENCODERS:
         raise UserError(f"{where}: text_encoder_type is {kind!r}, neither clip nor builtin")
+    encoder = momask_text_encoder(kind, path, device)
     if encoder.width != width:
         raise UserError(
             f"{where} reads text features of width {width}, the text encoder gives "
             f"{encoder.width}; pass --text_encoder_path with CLIP ViT-B/32"
         )
-    return CachedTextEncoder(encoder)
+    return encoder
+
+
+def momask_text_encoder(kind: str, path: str, device: torch.device | str) -> TextEncoder:
+    """CLIP with its full context, as published, or ``builtin``, this project's own."""
+    if kind == "builtin":
+        return CachedTextEncoder(PooledEncoder(BuiltinEncoder()))
+    clip = ClipEncoder(path or "openai/clip-vit-base-patch32", device, CLIP_POSITIONS)
+    return CachedTextEncoder(clip)
 
 
 def read_part(path: Path, part: Part) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -332,25 +321,34 @@ def _shape(state: Mapping[str, Tensor], key: str, path: Path) -> torch.Size:
     return state[key].shape
 
 
-def save_tokens(folder: Path, rvq: RVQVAE, stats: Statistics, args: dict[str, Any]) -> Path:
+def save_tokens(
+    folder: Path, rvq: RVQVAE, stats: Statistics, args: dict[str, Any], file: str = RVQ.file
+) -> Path:
     """Write a folder that `load_tokens` reads; returns the path of the weights.
 
-    `args`: further entries of ``opt.txt``.
+    `args`: further entries of ``opt.txt``; `file`: the name of the weights' file.
     """
     write_options(folder, {**args, **asdict(rvq.config), **PUBLISHED})
     for name, value in (("mean", stats.mean), ("std", stats.std)):
         with atomic_write(folder / "meta" / f"{name}.npy") as temporary:
             np.save(temporary, value.cpu().numpy().astype(np.float32))
-    return save_part(folder / "model" / RVQ.file, RVQ, rvq, {AVERAGES: rvq.quantizer.averages()})
+    return save_part(folder / "model" / file, RVQ, rvq, {AVERAGES: rvq.quantizer.averages()})
 
 
 def save_transformer(
-    folder: Path, model: BaseTransformer | ResidualTransformer, vq_name: str, args: dict[str, Any]
+    folder: Path,
+    model: BaseTransformer | ResidualTransformer,
+    vq_name: str,
+    args: dict[str, Any],
+    file: str = "",
 ) -> Path:
-    """Write a folder that `load_base` or `load_residual` reads; returns the path of the weights."""
+    """Write a folder that `load_base` or `load_residual` reads; returns the path of the weights.
+
+    `file`: the name of the weights' file; none = the one that is read.
+    """
     part = BASE if isinstance(model, BaseTransformer) else RESIDUAL
     write_options(folder, {**args, **asdict(model.config), "vq_name": vq_name})
-    return save_part(folder / "model" / part.file, part, model)
+    return save_part(folder / "model" / (file or part.file), part, model)
 
 
 def save_part(

@@ -35,7 +35,7 @@ from model.seam import Samples
 from model.text.condition import Condition
 from utils.devices import autocast_to
 from utils.errors import UserError
-from utils.masks import length_mask, match_frames, zero_padding
+from utils.masks import zero_padding
 
 ITERATIONS = 10
 SAMPLER = SamplerOptions("ancestral", ITERATIONS)  # there is one algorithm
@@ -88,12 +88,12 @@ class MoMaskGenerator:
     @property
     def unit(self) -> int:
         """Frames of a token."""
-        return self.parts.tokens.rvq.config.frames_per_token
+        return self.parts.tokens.unit
 
     @property
     def levels(self) -> int:
         """The tokens of the longest motion: `levels` times an error is a bound of -log p."""
-        return self.skeleton.max_length // self.unit
+        return self.parts.tokens.longest
 
     @property
     def padded_frames(self) -> None:
@@ -104,21 +104,7 @@ class MoMaskGenerator:
         return self.parts.text_encoder.encode(captions).to(self.device)
 
     def encode(self, raw: Samples, rng: torch.Generator | None = None) -> Samples:
-        """Motions are padded to the longest length, on which the ids near their end depend.
-
-        Raises UserError for longer ones.
-        """
-        longest = self.levels * self.unit
-        if int(raw.frames.max()) > longest:
-            raise UserError(
-                f"a motion of {int(raw.frames.max())} frames is longer than MoMask's {longest}"
-            )
-        lengths = self.whole_tokens(raw.frames)
-        x = zero_padding(self.stats.normalize(raw.x), lengths)
-        ids = self.parts.tokens.rvq.encode(match_frames(x, longest))
-        return Samples(
-            ids.masked_fill(~self.valid(lengths, self.levels).unsqueeze(-1), -1), lengths
-        )
+        return self.parts.tokens.encode(raw)
 
     def decode(self, samples: Samples) -> Samples:
         """The batch is decoded at its longest length, with nothing beyond a shorter one, as
@@ -131,18 +117,10 @@ class MoMaskGenerator:
 
     def blank(self, lengths: Tensor) -> Samples:
         """Samples of these lengths ``[B]``, cut to whole tokens, with nothing in them."""
-        lengths = self.whole_tokens(lengths)
+        lengths = self.parts.tokens.whole_tokens(lengths)
         layers = self.parts.tokens.vocabulary.layers
         shape = (len(lengths), int(lengths.max()) // self.unit, layers)
         return Samples(torch.full(shape, -1, device=self.device), lengths)
-
-    def whole_tokens(self, lengths: Tensor) -> Tensor:
-        """Frames ``[B]`` cut to a multiple of a token's, at least one token."""
-        return (lengths // self.unit).clamp_min(1) * self.unit
-
-    def valid(self, lengths: Tensor, tokens: int) -> Tensor:
-        """``[B, tokens]``, True inside the lengths ``[B]`` in frames."""
-        return length_mask(lengths // self.unit, tokens)
 
     def noise(self, samples: Samples, rng: torch.Generator | None) -> Tensor:
         """Uniform numbers ``[B, S, 1 + n]`` for S masks: how many tokens, and which."""
@@ -165,7 +143,8 @@ class MoMaskGenerator:
         that T omega of Eq. 17 becomes N w.
         """
         masks = noise.shape[1]
-        valid = self.valid(samples.frames, samples.x.shape[1]).repeat_interleave(masks, dim=0)
+        valid = self.parts.tokens.valid(samples.frames, samples.x.shape[1])
+        valid = valid.repeat_interleave(masks, dim=0)
         tokens = valid.sum(1)
         count = masked_count(self.mask_times(t, noise).flatten(), tokens)
         mask = shared_mask(noise[..., 1:].flatten(0, 1), count, valid)
@@ -187,7 +166,7 @@ class MoMaskGenerator:
         """With `start` < 1 that share of the base ids of `like`, taken at random, is drawn anew,
         and all ids of the residual layers."""
         count = int(like.frames.max()) // self.unit
-        valid, text = self.valid(like.frames, count), _text(condition)
+        valid, text = self.parts.tokens.valid(like.frames, count), _text(condition)
         draws, options = Draws(rng, self.device), self.token_sampling
         given = None
         if start < 1:

@@ -88,15 +88,15 @@ class Constant(torch.nn.Module):
 def test_windows_are_all_stretches_of_one_clip_whatever_its_length(tmp_path: Path) -> None:
     folder = write_dataset(tmp_path / "HumanML3D", {"a": 40, "short": 26, "tiny": 20, "long": 230})
     data = open_dataset("humanml", "train", str(folder))
-    windows = Windows(data, "train", frames=24)
+    windows = Windows(data, "train", data.stats, frames=24)
     assert len(windows) == 17 + 3 + 207
     raw = data.stats.denormalize(windows.motion(np.arange(len(windows))))
     assert raw.shape == (227, 24, 263)
     torch.testing.assert_close(raw[:, 1:, 0] - raw[:, :-1, 0], torch.ones(227, 23))
     assert len({float(row[0, 0]) for row in raw}) == 227
-    assert len(Windows(data, "train", 24, stride=24)) == 1 + 1 + 9
+    assert len(Windows(data, "train", data.stats, 24, stride=24)) == 1 + 1 + 9
     with pytest.raises(UserError, match="--window"):
-        Windows(data, "train", frames=300)
+        Windows(data, "train", data.stats, frames=300)
 
 
 def test_root_and_contacts_weigh_25_times_more() -> None:

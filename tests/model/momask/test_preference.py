@@ -62,7 +62,7 @@ def test_winner_and_loser_share_the_mask(generator) -> None:
     winner, loser = (part == generator.model.mask_id for part in ids.chunk(2))
     assert torch.equal(winner, loser)
     assert (winner.sum(1) >= 1).all()
-    valid = generator.valid(FRAMES, 49)
+    valid = generator.parts.tokens.valid(FRAMES, 49)
     assert not (winner & ~valid).any()
     assert (ids.chunk(2)[0][~valid] == generator.model.pad_id).all()
     kept = valid & ~winner
