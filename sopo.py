@@ -25,6 +25,7 @@ COMMANDS = {
     "train evaluators": "train.train_evaluators",
     "pairs": "prepare.preference_pairs",
     "tune": "train.train_sopo",
+    "tune backprop": "train.train_reward_backprop",
     "sweep": "train.sweep",
     "evaluate tmr": "eval.eval_tmr",
     "evaluate humanml": "eval.eval_humanml",

@@ -38,9 +38,16 @@ class RetrievalReward(Generic[Model]):
     def score(self, raw: Samples, captions: list[str]) -> Tensor:
         return similarity(self.embed_texts(captions), self.embed(raw))
 
+    def score_with_gradient(self, raw: Samples, captions: list[str]) -> Tensor:
+        """`score`, differentiable in the motions; the captions' latents are constants."""
+        return similarity(self.embed_texts(captions), self._embed(raw))
+
     @torch.no_grad()
     def embed(self, raw: Samples) -> Tensor:
         """Latents ``[B, d]`` of raw motions ``[B, T, D]``."""
+        return self._embed(raw)
+
+    def _embed(self, raw: Samples) -> Tensor:
         with torch.autocast(self.model.device.type, enabled=False):
             return self.model.encode_motions(raw.x.float(), raw.frames)
 

@@ -26,17 +26,17 @@ from data_loaders.humanml import MotionBatch, MotionDataset
 from data_loaders.vocabulary import write_words
 from model.compiled import CompileOptions
 from model.families import load_generator
-from model.seam import Generator, Samples
+from model.seam import Generator
 from rewards.load import RewardOptions, load_reward
 from rewards.seam import Reward
-from train.data import fixed_batches, open_splits, steps_per_epoch, training_batches
+from train.data import open_splits, steps_per_epoch, training_batches
 from train.inspection import InspectionOptions, inspector
 from train.loop import LoopOptions, StepResult, Trainer, options_to_args, start_run
 from train.preference.algorithm import Outcome, PreferenceAlgorithm
 from train.preference.fixed_pairs import PairStore
 from train.preference.methods import METHODS
 from train.preference.options import PreferenceOptions
-from train.preference.pairs import Key
+from train.tuning import samples_of, validation_reward
 from utils.errors import UserError
 from utils.options import option, parse_options, with_default
 
@@ -61,12 +61,6 @@ class Options(PreferenceOptions, RewardOptions, CompileOptions, InspectionOption
         PreferenceOptions.validate(self)
         RewardOptions.validate(self)
         self.model_path = self.resume_checkpoint or self.model_path
-
-
-def samples_of(batch: MotionBatch) -> tuple[Samples, list[Key]]:
-    """The raw motions of a batch, and what each of them is."""
-    keys = [Key(clip, text) for clip, text in zip(batch.names, batch.captions, strict=True)]
-    return Samples(batch.motion, batch.lengths), keys
 
 
 class PreferenceTask:
@@ -143,20 +137,17 @@ class PreferenceTask:
         self.algorithm.threshold.observe(measured)
         return measured
 
-    @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Mean reward of motions generated for the first val captions, from one fixed noise."""
-        rng = torch.Generator(self.policy.device).manual_seed(self.options.seed)
-        scores: list[Tensor] = []
-        for batch in fixed_batches(self.val_data, self.options.batch_size):
-            raw, _ = samples_of(batch.to(self.policy.device))
-            condition = self.policy.encode_text(batch.captions)
-            generated = self.policy.sample(condition, self.policy.encode(raw, rng), rng)
-            scores.append(self.reward.score(self.policy.decode(generated), batch.captions))
-            if sum(map(len, scores)) >= self.options.val_motions:
-                break
-        reward = float(torch.cat(scores).mean())
-        return {"score": 1 - reward, "reward": reward}
+        options = self.options
+        return validation_reward(
+            self.policy,
+            self.reward,
+            self.val_data,
+            batch_size=options.batch_size,
+            count=options.val_motions,
+            seed=options.seed,
+        )
 
     def save(self, save_dir: Path, step: int, average: nn.Module | None, best: bool) -> Path:
         write_words(save_dir, self.data.captions())

@@ -134,18 +134,22 @@ class MLDGenerator:
         """Raises UserError for lengths beyond the VAE's positions."""
         self.vae.check_length(int(like.frames.max()))
         x, first = self.noise(like, rng), None
-        diffusion = GaussianDiffusion(respace(self.diffusion.schedule, self.kept_steps()))
+        denoise, diffusion = self.denoising(condition, like)
         if start < 1:
             first, x = StartPoint(like.x, start).noised(diffusion, x)
         was_training = self.model.training
         self.model.eval()
-        denoise = denoiser_of_noise(self.predicted_noise(condition), self.diffusion)
         with autocast_to(self.device, self.autocast):
             x = self.sampler.run(denoise, diffusion, x, noise_from(rng, x), first)
         # The weights that were cast without gradient would serve a loss in the same autocast
         torch.clear_autocast_cache()
         self.model.train(was_training)
         return Samples(x, like.lengths)
+
+    def denoising(self, condition: Condition, like: Samples) -> tuple[Denoiser, GaussianDiffusion]:
+        """What a sampler runs on: x0 of latents ``[B, n, d]``, and the executed steps."""
+        denoise = denoiser_of_noise(self.predicted_noise(condition), self.diffusion)
+        return denoise, GaussianDiffusion(respace(self.diffusion.schedule, self.kept_steps()))
 
     def predicted_noise(self, condition: Condition) -> Denoiser:
         """The noise with guidance u + s (c - u), both passes in one doubled batch; a consistency

@@ -211,6 +211,10 @@ class MDMGenerator:
             spill=self.spill,
         )
 
+    def denoising(self, condition: Condition, like: Samples) -> tuple[Denoiser, GaussianDiffusion]:
+        """What a sampler runs on: x0 of motions shaped like `like`, and the executed steps."""
+        return self.denoiser(condition, like.frames, like.x.shape[1]), self._respaced()
+
     def _guidance(self) -> float:
         """Guidance needs a model that was trained with dropped captions."""
         config = self.model.config

@@ -41,6 +41,10 @@ class Workspace:
                 *["--model_path", str(self.base), "--reward_path", str(self.reward)],
                 *PREFERENCE.split(),
             ],
+            "train_reward_backprop": [
+                *["--model_path", str(self.base), "--reward_path", str(self.reward)],
+                *["--sampling_steps", "4", "--batch_size", "4", "--val_motions", "8"],
+            ],
         }[script]
         return [*data, *LOOP.split(), *own]
 

@@ -331,7 +331,7 @@ def test_tau_is_the_option_unless_a_quantile_is_asked_for() -> None:
 def test_validation_scores_raw_motions_and_lower_is_better(monkeypatch) -> None:
     raw = torch.randn(4, 12, KIT_FEATURES, generator=rng(3))
     task = make_task(ScriptedGenerator.of(raw), val_motions=4)
-    monkeypatch.setattr("train.train_sopo.fixed_batches", lambda *_: [make_batch()])
+    monkeypatch.setattr("train.tuning.fixed_batches", lambda *_: [make_batch()])
     found = task.validate()
     lengths = make_batch().lengths
     expected = float(FirstFeature().score(Samples(raw, lengths), CAPTIONS).mean())

@@ -1,0 +1,41 @@
+"""What tuning a generator by a reward shares, whatever the method."""
+
+import torch
+from torch import Tensor
+
+from data_loaders.humanml import MotionBatch, MotionDataset
+from model.seam import Generator, Samples
+from rewards.seam import Reward
+from train.data import fixed_batches
+from train.preference.pairs import Key
+
+
+def samples_of(batch: MotionBatch) -> tuple[Samples, list[Key]]:
+    """The raw motions of a batch, and what each of them is."""
+    keys = [Key(clip, text) for clip, text in zip(batch.names, batch.captions, strict=True)]
+    return Samples(batch.motion, batch.lengths), keys
+
+
+@torch.no_grad()
+def validation_reward(
+    policy: Generator,
+    reward: Reward,
+    data: MotionDataset,
+    *,
+    batch_size: int,
+    count: int,
+    seed: int,
+) -> dict[str, float]:
+    """Mean reward of motions generated for the first `count` captions, with fixed noise, and the
+    `score` that falls as it rises."""
+    rng = torch.Generator(policy.device).manual_seed(seed)
+    rewards: list[Tensor] = []
+    for batch in fixed_batches(data, batch_size):
+        raw, _ = samples_of(batch.to(policy.device))
+        condition = policy.encode_text(batch.captions)
+        generated = policy.sample(condition, policy.encode(raw, rng), rng)
+        rewards.append(reward.score(policy.decode(generated), batch.captions))
+        if sum(map(len, rewards)) >= count:
+            break
+    mean = float(torch.cat(rewards).mean())
+    return {"score": 1 - mean, "reward": mean}
