@@ -53,10 +53,9 @@ class RetrievalReward(Generic[Model]):
 
     @torch.no_grad()
     def embed_texts(self, captions: list[str]) -> Tensor:
-        """Latents ``[B, d]``."""
-        missing = [c for c in dict.fromkeys(captions) if c not in self._texts]
-        for start in range(0, len(missing), 256):
-            part = missing[start : start + 256]
-            with torch.autocast(self.model.device.type, enabled=False):
-                self._texts |= dict(zip(part, self.model.encode_texts(part), strict=True))
+        """Latents ``[B, d]``, each computed alone: none depends on which others were missing."""
+        for caption in dict.fromkeys(captions):
+            if caption not in self._texts:
+                with torch.autocast(self.model.device.type, enabled=False):
+                    self._texts[caption] = self.model.encode_texts([caption])[0]
         return torch.stack([self._texts[caption] for caption in captions])

@@ -4,6 +4,9 @@
 model/text/sentence_vectors.py. ``bert``: DistilBERT, one vector per word piece.
 ``builtin``: no weights, a fixed random vector per word with its neighbours mixed in, so that
 everything runs without a download.
+
+Every encoder takes its captions one by one: with others beside it, a caption would come out
+different in its last bits, by the padding and by how many there are.
 """
 
 import hashlib
@@ -84,21 +87,20 @@ class DistilBertEncoder:
         self.width: int = self.model.config.hidden_size
         self.max_tokens: int = self.model.config.max_position_embeddings
 
-    @torch.no_grad()
     def encode(self, captions: list[str]) -> Condition:
         """Raises UserError for a caption that is longer than the model's positions."""
-        batch = self.tokenizer(captions, return_tensors="pt", padding=True).to(self.model.device)
-        length = batch["input_ids"].shape[1]
-        if length > self.max_tokens:
-            longest = max(captions, key=len)
+        return pad_tokens([self._tokens(caption) for caption in captions])
+
+    @torch.no_grad()
+    def _tokens(self, caption: str) -> Tensor:
+        """``[L, E]``."""
+        ids = self.tokenizer([caption], return_tensors="pt")["input_ids"]
+        if ids.shape[1] > self.max_tokens:
             raise UserError(
-                f"a caption has {length} word pieces, DistilBERT takes {self.max_tokens}: "
-                f"{longest[:60]!r}..."
+                f"a caption has {ids.shape[1]} word pieces, DistilBERT takes {self.max_tokens}: "
+                f"{caption[:60]!r}..."
             )
-        hidden = self.model(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
-        ).last_hidden_state
-        return Condition(hidden, batch["attention_mask"].bool())
+        return self.model(input_ids=ids.to(self.model.device)).last_hidden_state[0]
 
 
 class ClipEncoder:
@@ -117,14 +119,17 @@ class ClipEncoder:
         self.model = model.to(device).eval().requires_grad_(False)
         self.width: int = self.model.config.projection_dim
 
-    @torch.no_grad()
     def encode(self, captions: list[str]) -> Condition:
-        ids = clip_token_ids(self.tokenizer, captions, self.max_tokens).to(self.model.device)
+        return pooled_condition(torch.cat([self._vector(caption) for caption in captions]))
+
+    @torch.no_grad()
+    def _vector(self, caption: str) -> Tensor:
+        """``[1, E]``."""
+        ids = clip_token_ids(self.tokenizer, [caption], self.max_tokens).to(self.model.device)
         # Hugging Face pools at the first end token when eos_token_id is CLIP's true one (49407)
         # and at the largest id otherwise; both are the same position here. Positions after it
         # cannot be seen by causal attention, so no attention mask is needed.
-        vectors = self.model(input_ids=ids).text_embeds
-        return pooled_condition(vectors)
+        return self.model(input_ids=ids).text_embeds
 
 
 def clip_token_ids(
@@ -152,14 +157,17 @@ class PooledEncoder:
 
     def encode(self, captions: list[str]) -> Condition:
         condition = self.encoder.encode(captions)
-        weights = condition.mask.to(condition.tokens.dtype).unsqueeze(-1)
-        mean = (condition.tokens * weights).sum(1) / weights.sum(1)
+        rows = [tokens[mask] for tokens, mask in zip(condition.tokens, condition.mask, strict=True)]
         # The mean of n random word vectors shrinks with sqrt(n); bring it back to unit variance.
-        return pooled_condition(mean * weights.sum(1).sqrt())
+        return pooled_condition(torch.stack([row.mean(0) * len(row) ** 0.5 for row in rows]))
 
 
 class CachedTextEncoder:
-    """Encodes every distinct caption once and keeps its tokens in memory."""
+    """Encodes every distinct caption once and keeps its tokens in memory.
+
+    What is missing differs between a resumed run and an unbroken one, which agree to the last bit
+    because no encoder's tokens depend on the captions beside them.
+    """
 
     def __init__(self, encoder: TextEncoder, batch_size: int = 256) -> None:
         self.encoder, self.batch_size = encoder, batch_size
