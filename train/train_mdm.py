@@ -30,7 +30,8 @@ from train.data import (
     training_batches,
 )
 from train.inspection import InspectionOptions, inspector
-from train.loop import StepResult, Trainer, options_to_args, start_run
+from train.loop import Trainer, start_run
+from train.task import StepResult, options_to_args
 from utils.options import option, parse_options, with_default
 
 

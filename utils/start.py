@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from utils.commands import typed
 from utils.errors import UserError
+from utils.parents import watch_parent
 from utils.threads import settle_threads
 
 settle_threads()
@@ -19,6 +20,7 @@ def entry_point(main: Callable[[], None]) -> Callable[[], None]:
 
     @functools.wraps(main)
     def wrapped() -> None:
+        watch_parent()
         try:
             main()
         except UserError as error:
