@@ -13,7 +13,7 @@ from model.latent.generator import MLDGenerator
 from model.mdm.generator import MDMGenerator
 from model.seam import Samples
 from train.data import TrainingOptions, fixed_batches, steps_per_epoch, training_batches
-from train.loop import StepResult, options_to_args
+from train.task import StepResult, options_to_args
 
 
 class DenoisingTask:

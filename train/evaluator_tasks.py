@@ -21,7 +21,7 @@ from rewards.co_embedding import (
 )
 from rewards.word_vectors import WordVectorizer
 from train.data import TrainingOptions, steps_per_epoch, training_batches
-from train.loop import StepResult
+from train.task import StepResult
 from train.windows import Windows
 from utils.errors import UserError
 from utils.files import load_tensors, save_tensors

@@ -33,8 +33,8 @@ from model.momask.transformers import BaseTransformer, ResidualTransformer
 from model.seam import Samples
 from model.text.condition import TextEncoder
 from train.data import fixed_batches, steps_per_epoch, training_batches
-from train.loop import StepResult, options_to_args
 from train.momask_options import MoMaskOptions
+from train.task import StepResult, options_to_args
 from train.windows import Windows
 from utils.files import write_json
 from utils.provenance import provenance

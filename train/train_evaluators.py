@@ -42,8 +42,9 @@ from train.evaluator_tasks import (
     MovementTask,
     Stage,
 )
-from train.loop import Trainer, options_to_args, start_run
-from train.run_state import STATE_FILE
+from train.loop import Trainer, start_run
+from train.run_state import states_in
+from train.task import options_to_args
 from utils.errors import UserError
 from utils.files import atomic_write, write_json
 from utils.options import parse_options
@@ -122,8 +123,10 @@ def run_stage(
 ) -> None:
     """One stage on the training loop, in a folder of its own; a finished one ends at once."""
     save_dir = Path(options.save_dir) / folder
-    resume = options.resume and (save_dir / STATE_FILE).is_file()
-    Trainer(task, replace(options, save_dir=str(save_dir), resume=resume), accelerator).run()
+    resume = options.resume and bool(states_in(save_dir))
+    own = {"save_dir": str(save_dir), "resume": resume}
+    own["overwrite"] = options.overwrite or options.resume  # it may have been cut off before
+    Trainer(task, replace(options, **own), accelerator, recorded=True).run()
     accelerator.wait_for_everyone()  # the main process has written what the others read next
 
 

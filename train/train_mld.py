@@ -33,7 +33,8 @@ from model.latent.vae import MotionVAE, VAEConfig
 from train.data import fixed_batches, open_splits, steps_per_epoch, training_batches
 from train.denoising import DenoisingTask
 from train.inspection import InspectionOptions, inspector
-from train.loop import StepResult, Trainer, options_to_args, start_run
+from train.loop import Trainer, start_run
+from train.task import StepResult, options_to_args
 from utils.errors import UserError
 from utils.masks import length_mask
 from utils.options import option, parse_options, with_default

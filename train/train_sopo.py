@@ -31,11 +31,13 @@ from rewards.load import RewardOptions, load_reward
 from rewards.seam import Reward
 from train.data import open_splits, steps_per_epoch, training_batches
 from train.inspection import InspectionOptions, inspector
-from train.loop import LoopOptions, StepResult, Trainer, options_to_args, start_run
+from train.loop import Trainer, start_run
 from train.preference.algorithm import Outcome, PreferenceAlgorithm
 from train.preference.fixed_pairs import PairStore
 from train.preference.methods import METHODS
 from train.preference.options import PreferenceOptions
+from train.run_state import weights_digest
+from train.task import LoopOptions, StepResult, options_to_args
 from train.tuning import samples_of, validation_reward
 from utils.errors import UserError
 from utils.options import option, parse_options, with_default
@@ -84,6 +86,7 @@ class PreferenceTask:
         self.data, self.val_data = data, val_data
         self.module: nn.Module = policy.model.eval()  # dropout stays off, in the loss and outside
         self.algorithm = PreferenceAlgorithm(options, policy, reward, store)
+        self.base = weights_digest(self.module)
 
     @property
     def gated(self) -> bool:
@@ -154,9 +157,15 @@ class PreferenceTask:
         return self.policy.save(save_dir, step, average, options_to_args(self.options))
 
     def state_dict(self) -> dict[str, Any]:
-        return self.algorithm.threshold.state_dict()
+        return {"base": self.base, **self.algorithm.threshold.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises UserError where the reference would be another model than before."""
+        if state.get("base", self.base) != self.base:
+            raise UserError(
+                f"--resume: --model_path {self.options.model_path} holds other weights than those "
+                "that this run was begun with, which its loss compares the policy with; name them"
+            )
         self.algorithm.threshold.load_state_dict(state)
 
 

@@ -32,9 +32,34 @@ PAGE = "index.html"
 
 # Of the capsule around the bone that ends at a joint, in metres; names without their side
 RADII = {
-    **{"hip": 0.085, "knee": 0.075, "ankle": 0.05, "foot": 0.042, "spine1": 0.11, "spine2": 0.115, "spine3": 0.12},
-    **{"neck": 0.07, "head": 0.05, "collar": 0.062, "shoulder": 0.055, "elbow": 0.045, "wrist": 0.037},
-    **{"H": 0.085, "K": 0.075, "A": 0.05, "Mrot": 0.042, "F": 0.042, "BP": 0.11, "BT": 0.12, "BLN": 0.07, "BUN": 0.05},
+    **{
+        "hip": 0.085,
+        "knee": 0.075,
+        "ankle": 0.05,
+        "foot": 0.042,
+        "spine1": 0.11,
+        "spine2": 0.115,
+        "spine3": 0.12,
+    },
+    **{
+        "neck": 0.07,
+        "head": 0.05,
+        "collar": 0.062,
+        "shoulder": 0.055,
+        "elbow": 0.045,
+        "wrist": 0.037,
+    },
+    **{
+        "H": 0.085,
+        "K": 0.075,
+        "A": 0.05,
+        "Mrot": 0.042,
+        "F": 0.042,
+        "BP": 0.11,
+        "BT": 0.12,
+        "BLN": 0.07,
+        "BUN": 0.05,
+    },
     **{"S": 0.06, "E": 0.045, "W": 0.037},
 }
 HEAD_RADIUS = 0.105

@@ -61,7 +61,9 @@ def test_a_signal_finishes_the_step_and_saves(tmp_path, capsys, number, code, st
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith(f"stopped by {signal.Signals(number).name} after step {step} of 30")
     assert "--resume" in last
-    assert (tmp_path / "parts" / f"model{step:09d}.pt").is_file()
+    folder = tmp_path / "parts" if step == 15 else tmp_path / "parts" / "interim"
+    assert f"saved in {folder / f'model{step:09d}.pt'};" in last
+    assert (folder / f"model{step:09d}.pt").is_file()
     train(tmp_path / "parts", resume=True)
     assert same_run(tmp_path / "parts", tmp_path / "whole")
 

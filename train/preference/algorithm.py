@@ -59,7 +59,8 @@ class PreferenceAlgorithm:
     ) -> None:
         self.options, self.policy, self.reward = options, policy, reward
         self.reference = policy.frozen()
-        self.scale = float(options.margin_scale or policy.levels)
+        scale = options.margin_scale
+        self.scale = float(policy.levels if scale is None else scale)
         tau = None if options.tau_quantile is not None else options.tau
         self.threshold = RewardThreshold(tau, options.tau_quantile, anchored=options.tau_anchored)
         self.candidates = CandidateSampler(

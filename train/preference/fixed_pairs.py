@@ -31,6 +31,7 @@ from utils.errors import UserError
 from utils.files import atomic_write, read_json, write_json
 from utils.masks import match_frames, zero_padding
 from utils.provenance import provenance
+from utils.seals import ROOM, check_seal
 
 PREPARE = "python -m prepare.preference_pairs"
 
@@ -98,7 +99,8 @@ def write_shard(path: Path, drawn: Candidates) -> None:
         tensors[name] = torch.cat([motion[:length] for motion, length in parts])
     tensors["rewards"] = drawn.rewards
     with atomic_write(path) as temporary:
-        save_file({k: v.float().cpu().contiguous() for k, v in tensors.items()}, temporary)
+        contiguous = {k: v.float().cpu().contiguous() for k, v in tensors.items()}
+        save_file(contiguous, temporary, ROOM)
 
 
 @dataclass(frozen=True)
@@ -201,10 +203,11 @@ class PairStore:
         path, keys = shard_path(self.folder, number), self.index.shards[number]
         shape = [sum(key.length for key in keys), self.index.feature_dim]
         try:
+            check_seal(path)
             with safe_open(path, framework="pt") as file:
                 rewards = file.get_tensor("rewards")
                 found = [file.get_slice(name).get_shape() for name in ("best", "worst")]
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, UserError) as error:
             raise _damaged(path, error) from None
         expected = (len(keys), self.index.options["num_candidates"])
         if found != [shape, shape] or rewards.shape != expected:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from diffusion.sampling import SamplerOptions
 from rewards.load import RewardOptions
 from train.inspection import InspectionOptions
-from train.loop import LoopOptions
+from train.task import LoopOptions
 from utils.errors import UserError
 from utils.options import option, with_default
 

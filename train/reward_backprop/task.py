@@ -15,10 +15,10 @@ from model.seam import Generator, Samples
 from model.text.condition import Condition
 from rewards.seam import DifferentiableReward
 from train.data import steps_per_epoch, training_batches
-from train.loop import StepResult, options_to_args
 from train.preference.pairs import captions_of
 from train.reward_backprop.options import BackpropOptions
 from train.reward_backprop.rollout import Rollout
+from train.task import StepResult, options_to_args
 from train.tuning import samples_of, validation_reward
 
 
