@@ -102,13 +102,13 @@ def test_the_averages_of_the_codebooks_are_in_the_state_and_matter(workspace, tm
     folder = run(workspace, tmp_path, "rvq", "--num_steps", "3")
     state = load_tensors(tmp_path / "rvq" / "resume.pt")
     stored = load_tensors(folder / "latest.tar")[AVERAGES]
-    assert all(torch.equal(state["task"]["averages"][name], stored[name]) for name in stored)
+    assert all(torch.equal(state["tasks"][0]["averages"][name], stored[name]) for name in stored)
     codes = []
     for known in (True, False):
         task = open_tiny(workspace, tmp_path, "rvq")
         task.module.load_state_dict(state["module"])
         if known:
-            task.load_state_dict(state["task"])
+            task.load_state_dict(state["tasks"][0])
         task.step(next(task.batches(0)), 3, seeded())
         codes.append(task.module.quantizer.layers[0].codebook)
     assert not torch.equal(*codes)
