@@ -71,9 +71,7 @@ class StepGuard:
         self.row, self.total = self.row + 1, self.total + 1
         return True
 
-    def tell(
-        self, step: int, loss: float, norm: float, rate: float, batch: Any, last: bool
-    ) -> str:
+    def tell(self, step: int, loss: float, norm: float, rate: float, batch: Any, last: bool) -> str:
         """A warning about bad step number `step`. Raises UserError where the run must stop."""
         found = f"the loss of step {step} is {loss:.4g}, its gradient norm {norm:.4g}"
         if self.row < self.patience and not last:

@@ -90,9 +90,7 @@ def read_state(folder: Path) -> tuple[dict[str, Any], str]:
             damage.append(str(error))
     if damage:
         raise UserError(f"--resume: {'; '.join(damage)}")
-    raise UserError(
-        f"--resume: {folder / STATE_FILE} does not exist; start without --resume"
-    )
+    raise UserError(f"--resume: {folder / STATE_FILE} does not exist; start without --resume")
 
 
 def _sound(path: Path) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from train.run_state import states_in
 from utils.commands import typed
 from utils.errors import UserError
 from utils.files import read_json, write_json
-from utils.options import changed_options, did_you_mean, parse_options
 from utils.locks import FolderLock
+from utils.options import changed_options, did_you_mean, parse_options
 from utils.parents import bound_to_parent
 from utils.places import here_or_project
 from utils.threads import share_threads

@@ -44,12 +44,16 @@ class LoopOptions(SeedOptions, DeviceOptions):
     )
     save_interval: int = option(50_000, "steps between checkpoints", minimum=1, free="resume")
     autosave_minutes: float = option(
-        10.0, "minutes between states that --resume goes on from; 0 = with checkpoints only",
-        minimum=0, free="always",
+        10.0,
+        "minutes between states that --resume goes on from; 0 = with checkpoints only",
+        minimum=0,
+        free="always",
     )
     max_bad_steps: int = option(
-        3, "steps in a row without a finite loss and gradient that are left out before the run "
-        "stops", minimum=1, free="resume",
+        3,
+        "steps in a row without a finite loss and gradient that are left out before the run stops",
+        minimum=1,
+        free="resume",
     )
     train_platform_type: str = option(
         "TensorboardPlatform", "tracker", choices=tuple(PLATFORMS), free="always"

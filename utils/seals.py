@@ -41,9 +41,7 @@ def check_seal(path: Path) -> None:
     with open(path, "rb") as file:
         if path.suffix in CHECKS and not CHECKS[path.suffix](file):
             aside = f"; if it was you, delete its line {JSON_KEY}" if path.suffix == ".json" else ""
-            raise UserError(
-                f"{path} has changed since it was written: its SHA-256 differs{aside}"
-            )
+            raise UserError(f"{path} has changed since it was written: its SHA-256 differs{aside}")
 
 
 def _digest(file: BinaryIO, size: int, digest: "hashlib._Hash | None" = None) -> bytes:

@@ -1,5 +1,6 @@
 """TMR: padding, the latent distribution, and the run folder."""
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -117,7 +118,9 @@ def test_the_best_weights_are_taken_where_they_exist(folder: Path) -> None:
 def tokens_in(folder: Path) -> set[float]:
     """The first number of the tokens of the motion encoder and of the text encoder."""
     loaded = TMR.load(folder)
-    return {float(part.tokens.flatten()[0]) for part in (loaded.motion_encoder, loaded.text_encoder)}
+    return {
+        float(part.tokens.flatten()[0]) for part in (loaded.motion_encoder, loaded.text_encoder)
+    }
 
 
 def numbered(value: float) -> TMR:
@@ -150,10 +153,8 @@ def test_parts_are_always_of_one_save(folder: Path, monkeypatch, kill, upstreams
 
     for name in ("replace", "rename", "symlink", "unlink", "rmdir"):
         monkeypatch.setattr(os, name, killable(getattr(os, name)))
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         numbered(2.0).save(folder)
-    except KeyboardInterrupt:
-        pass
     monkeypatch.undo()
     if not (upstreams and not (folder / "last_weights").exists()):
         assert tokens_in(folder) in ({1.0}, {2.0})

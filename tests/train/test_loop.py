@@ -58,7 +58,9 @@ def test_a_diverged_loss_stops_with_advice_and_keeps_the_weights(tmp_path, facto
     options = options_for(tmp_path)
     task = Diverged(options)
     before = [parameter.clone() for parameter in task.module.parameters()]
-    with pytest.raises(UserError, match=r"loss of step 3 is (nan|inf|-inf), .*left out and so were 2"):
+    with pytest.raises(
+        UserError, match=r"loss of step 3 is (nan|inf|-inf), .*left out and so were 2"
+    ):
         Trainer(task, options, start_run(options)).run()
     assert all(map(torch.equal, before, task.module.parameters()))
     assert not list(tmp_path.glob("*.pt"))
