@@ -3,8 +3,9 @@
 A run folder holds ``config.json`` and ``last_weights/{motion_encoder,text_encoder,
 motion_decoder}.pt`` as upstream writes them; ours also hold ``best_weights``
 (chosen on val) and ``stats``, and there the weights' names are links: a save writes a folder of
-another name and then switches the link, so that the three parts are always of one step. One ``.safetensors`` file (model/single_file.py) with the config as
-its arguments is read wherever a run folder is.
+another name and then switches the link, so that the three parts are always of one step. One
+``.safetensors`` file (model/single_file.py) with the config as its arguments is read wherever a
+run folder is.
 """
 
 import os

@@ -90,7 +90,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Raises UserError when the file is missing, is not JSON, or has changed since it was written."""
+    """Raises UserError when the file is missing, is not JSON, or is not as it was written."""
     try:
         check_seal(Path(path))
         content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -117,7 +117,8 @@ def read_array(path: str | Path) -> np.ndarray:
 def save_tensors(path: str | Path, value: Any, previous: Path | None = None) -> None:
     """`torch.save` through a temporary file; `previous` as `atomic_write` has it."""
     with atomic_write(path, previous) as temporary:
-        torch.save(value, temporary)
+        with open(temporary, "wb") as file:  # given a name, torch.save would write it into the file
+            torch.save(value, file)
 
 
 def load_tensors(path: str | Path, map_location: str | torch.device = "cpu") -> Any:

@@ -1,5 +1,6 @@
 """TMR: padding, the latent distribution, and the run folder."""
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -152,10 +153,8 @@ def test_parts_are_always_of_one_save(folder: Path, monkeypatch, kill, upstreams
 
     for name in ("replace", "rename", "symlink", "unlink", "rmdir"):
         monkeypatch.setattr(os, name, killable(getattr(os, name)))
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         numbered(2.0).save(folder)
-    except KeyboardInterrupt:
-        pass
     monkeypatch.undo()
     if not (upstreams and not (folder / "last_weights").exists()):
         assert tokens_in(folder) in ({1.0}, {2.0})
