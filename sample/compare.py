@@ -4,7 +4,8 @@
         --model_path save/base/model000750000.pt save/sopo/model000000500.pt
 
 Writes index.html, where the models play in step, in 3-D and in any browser, and one video per
-prompt (compare00.mp4, ...), with a panel for every model.
+prompt (compare00.mp4, ...), with a panel for every model. GIFs are drawn so that they stay below
+400 kB: smaller, in fewer frames and colours.
 """
 
 from utils.start import entry_point
@@ -24,6 +25,7 @@ from sample.generation import (
     sample_joints,
     stated_skeleton,
 )
+from sample.small_gif import write_small_gif
 from sample.video import Panel, video_suffix, write_video
 from sample.viewer.page import Motion, Run, write_pages
 from utils.errors import UserError
@@ -78,7 +80,8 @@ def compare(options: Options) -> list[Path]:
     for number, prompt in enumerate(tqdm(prompts if suffix else (), desc="videos")):
         row = [Panel(m[number], name) for m, name in zip(motions, names, strict=True)]
         path = folder / f"compare{number:02d}{suffix}"
-        written.append(write_video(path, [row], skeleton, title=prompt))
+        write = write_small_gif if suffix == ".gif" else write_video
+        written.append(write(path, [row], skeleton, title=prompt))
     return written
 
 

@@ -21,7 +21,7 @@ def test_one_video_per_prompt_with_all_models_from_one_noise(tmp_path, monkeypat
         rows.append((title, panels))
         return path
 
-    monkeypatch.setattr(script, "write_video", record)
+    monkeypatch.setattr(script, "write_small_gif", record)
     options = Options(
         model_path=[str(path) for path in models],
         input_text=str(tmp_path / "p.txt"),
