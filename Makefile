@@ -1,4 +1,5 @@
-# make setup | test | demo | demo-full | reproduce | lint | clean; each does its own set-up in .venv
+# make setup | test | test-browser | demo | demo-full | reproduce | lint | clean; each does its own
+# set-up in .venv
 # make reproduce reruns docs/results.md on the embedded dataset, BENCHMARK=mocap BVH=folder on the
 # motion capture of docs/mocap.md, BENCHMARK=both on both; it says first how long that takes
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := .venv/bin
 INTERPRETER = $(or $(wildcard $(BIN)/python),$(PYTHON))
 SUITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
 
-.PHONY: setup test demo demo-full reproduce lint format clean
+.PHONY: setup test test-browser demo demo-full reproduce lint format clean
 
 setup: .venv/.up-to-date
 	@echo 'ready; for the commands of the README: source .venv/bin/activate'
@@ -25,6 +26,11 @@ setup: .venv/.up-to-date
 
 test: lint
 	$(BIN)/python -m pytest
+
+# The viewer in a headless Chromium, which has to be there: apt-get install chromium
+test-browser: .venv/.up-to-date
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[browser]'
+	$(BIN)/python -m pytest -m browser
 
 lint: .venv/.up-to-date
 	$(BIN)/ruff check .

@@ -188,6 +188,8 @@ them is called better or worse.
 Captions chosen by the judge's gain alone, the real clip beside the models, reward, judge's score
 and facts at each: {options.examples}/examples.md
 
+In 3-D, for a browser, with captions from all over that order: {options.examples}/index.html
+
 {commands(options, results.report)}
 """
 

@@ -7,9 +7,9 @@
 
 Without --model_path it takes the small model that comes with the project, which knows the words of
 the embedded dataset. Without a prompt, captions are drawn from a split of the dataset. The output
-folder holds results.npy (joints, captions, lengths; see sample/results.py), results.txt,
-results_len.txt, one video per motion (sample00_rep00.mp4) and grids of them (samples_00_to_02.mp4:
-a row per caption).
+folder holds index.html (all motions in 3-D, for any browser), results.npy (joints, captions,
+lengths; see sample/results.py), results.txt, results_len.txt, one video per motion
+(sample00_rep00.mp4) and grids of them (samples_00_to_02.mp4: a row per caption).
 """
 
 from utils.start import entry_point

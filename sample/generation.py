@@ -20,6 +20,8 @@ from model.families import GeneratorOptions, MotionFamily
 from model.shipped import MODEL_FILE, SHIPPED
 from sample.results import Results, save_results
 from sample.video import FORMATS, Panel, video_suffix, write_video
+from sample.viewer.page import check_size, write_pages
+from sample.viewer.results import runs_of, stated_facts
 from utils.devices import pick_device
 from utils.errors import UserError
 from utils.files import prepare_output_dir
@@ -41,6 +43,7 @@ class SamplingOptions(GeneratorOptions):
     output_dir: str = option("", "folder to write to; none = a folder beside the checkpoint")
     overwrite: bool = option(False, "write into an existing folder")
     video: str = option("auto", "video files; auto = mp4, or gif without ffmpeg", choices=FORMATS)
+    page: bool = option(True, "write index.html, which shows the motions in a browser")
 
 
 @dataclass
@@ -224,8 +227,11 @@ def generate(options: Options) -> Path:
     motion_frames(options.motion_length, stated_skeleton(options.model_path))
     suffix = video_suffix(options.video)
     captions = read_prompts(options)
+    dataset = options.dataset or str(args.get("dataset", "humanml"))
     if not captions:
-        captions = draw_captions(options.dataset or str(args.get("dataset", "humanml")), options)
+        captions = draw_captions(dataset, options)
+    if options.page:
+        check_size(len(captions), options.num_repetitions)
     folder = prepare_output_dir(
         options.output_dir or default_output_dir(options), options.overwrite, option="--output_dir"
     )
@@ -242,6 +248,9 @@ def generate(options: Options) -> Path:
         num_repetitions=options.num_repetitions,
     )
     save_results(folder, results)
+    if options.page:
+        runs = runs_of(results, options.seed, stated_facts(dataset, options.data_dir))
+        write_pages(folder, runs, generator.skeleton, title=folder.name)
     if suffix:
         write_videos(folder, results, generator.skeleton, suffix)
     return folder

@@ -9,6 +9,7 @@ Several runs on the same captions stand side by side and play in step. The scrip
 
 import html
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,36 +33,12 @@ PAGE = "index.html"
 
 # Of the capsule around the bone that ends at a joint, in metres; names without their side
 RADII = {
-    **{
-        "hip": 0.085,
-        "knee": 0.075,
-        "ankle": 0.05,
-        "foot": 0.042,
-        "spine1": 0.11,
-        "spine2": 0.115,
-        "spine3": 0.12,
-    },
-    **{
-        "neck": 0.07,
-        "head": 0.05,
-        "collar": 0.062,
-        "shoulder": 0.055,
-        "elbow": 0.045,
-        "wrist": 0.037,
-    },
-    **{
-        "H": 0.085,
-        "K": 0.075,
-        "A": 0.05,
-        "Mrot": 0.042,
-        "F": 0.042,
-        "BP": 0.11,
-        "BT": 0.12,
-        "BLN": 0.07,
-        "BUN": 0.05,
-    },
-    **{"S": 0.06, "E": 0.045, "W": 0.037},
-}
+    "spine1": 0.11, "spine2": 0.115, "spine3": 0.12, "neck": 0.07, "head": 0.05,
+    "hip": 0.085, "knee": 0.075, "ankle": 0.05, "foot": 0.042,
+    "collar": 0.062, "shoulder": 0.055, "elbow": 0.045, "wrist": 0.037,
+    "BP": 0.11, "BT": 0.12, "BLN": 0.07, "BUN": 0.05,  # KIT
+    "H": 0.085, "K": 0.075, "A": 0.05, "Mrot": 0.042, "F": 0.042, "S": 0.06, "E": 0.045, "W": 0.037,
+}  # fmt: skip
 HEAD_RADIUS = 0.105
 
 
@@ -199,15 +176,11 @@ def words(fact: Fact) -> str:
 
 def _about_skeleton(skeleton: Skeleton) -> dict[str, Any]:
     names = skeleton.joint_names
-    sides = [side_of(name) for name in names]
-    plain = [
-        name.removeprefix(f"{side}_").removeprefix("" if side == "middle" else side[0].upper())
-        for name, side in zip(names, sides, strict=True)
-    ]
+    plain = [re.sub("^(left_|right_|[LR](?=[A-Z]))", "", name) for name in names]
     return {
         "parents": skeleton.parents,
-        "sides": sides,
-        "radii": [RADII.get(name, 0.0) for name in plain],  # no bone ends at the root
+        "sides": [side_of(name) for name in names],
+        "radii": [0.0, *(RADII[name] for name in plain[1:])],
         "head": spine_of(skeleton)[-1],
         "headRadius": HEAD_RADIUS,
         "face": skeleton.face_joints,

@@ -3,6 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_loaders.annotations import Annotations, CaptionNote
+from data_loaders.facts import Fact
 from data_loaders.skeleton import HUMANML, KIT
 from data_loaders.vocabulary import write_words
 from model.mdm import generator as generators
@@ -17,6 +19,7 @@ from sample.generation import (
 )
 from sample.results import load_results
 from tests.sample.checkpoints import write_tiny_checkpoint
+from tests.sample.viewer_pages import read_page
 from utils.errors import UserError
 
 
@@ -37,7 +40,11 @@ def test_upstreams_folder_files_and_row_order(model_path: str, tmp_path) -> None
     )
     assert folder == tmp_path / "tiny" / "samples_tiny_000000007_seed10_two_words"
     names = {p.name for p in folder.iterdir()}
-    assert names == {"results.npy", "results.txt", "results_len.txt"}
+    assert names == {"index.html", "results.npy", "results.txt", "results_len.txt"}
+    page = read_page(folder / "index.html")
+    assert page["runs"] == ["take 1", "take 2"]
+    assert [row["caption"] for row in page["rows"]] == ["walk", "jump high"]
+    assert {m["frames"] for row in page["rows"] for m in row["motions"]} == {10}
     results = load_results(folder / "results.npy")
     assert results.motion.shape == (4, 22, 3, 10)
     assert results.text == ["walk", "jump high"] * 2
@@ -141,6 +148,12 @@ def test_prompts_come_from_the_dataset(model_path: str, tmp_path) -> None:
     assert set(results.text) < {f"walk {number}" for number in range(4)}
     assert results.text[:3] == results.text[3:]
     assert results.lengths.tolist() == [10] * 6
+    note = CaptionNote((Fact("travel", "in place"), Fact("jump_count", 9)), "")
+    Annotations({results.text[0]: note}).save(tmp_path / "data")
+    folder = run(model_path, num_samples=3, overwrite=True, **from_data)
+    stated = [row["motions"][0]["facts"] for row in read_page(folder / "index.html")["rows"]]
+    assert [fact["holds"] for fact in stated[0]] == [True, False]
+    assert stated[1:] == [[], []], "of other captions nothing is known"
     with pytest.raises(UserError, match="exceeds the 4 clips of the test split"):
         run(model_path, num_samples=5, **from_data)
 

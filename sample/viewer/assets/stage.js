@@ -83,6 +83,9 @@ class Stage {
   }
 
   reset() {
+    this.controls.enableDamping = false; // so that no swing goes on after it
+    this.controls.update();
+    this.controls.enableDamping = true;
     this.controls.target.copy(TARGET);
     this.camera.position.copy(FIRST_VIEW).add(TARGET);
     this.controls.update();

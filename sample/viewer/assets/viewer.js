@@ -12,7 +12,8 @@ function make(tag, text = "", properties = {}) {
 /** The page: its captions, the panels of the chosen one, and the clock that all panels share. */
 class Viewer {
   constructor() {
-    Object.assign(this, { rows: [], runs: [], order: [], row: null, time: 0, playing: true, last: 0 });
+    Object.assign(this, { rows: [], runs: [], row: null, time: 0, last: 0 });
+    this.playing = !window.matchMedia("(prefers-reduced-motion: reduce)").matches;
     this.chooser = new Chooser((row) => this.choose(row));
     this.listen();
     requestAnimationFrame((now) => this.tick(now));
