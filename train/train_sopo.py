@@ -30,33 +30,22 @@ from model.seam import Generator
 from rewards.load import RewardOptions, load_reward
 from rewards.seam import Reward
 from train.data import open_splits, steps_per_epoch, training_batches
-from train.inspection import InspectionOptions, inspector
+from train.inspection import inspector
 from train.loop import Trainer, start_run
 from train.preference.algorithm import Outcome, PreferenceAlgorithm
 from train.preference.fixed_pairs import PairStore
 from train.preference.methods import METHODS
 from train.preference.options import PreferenceOptions
 from train.run_state import weights_digest
-from train.task import LoopOptions, StepResult, options_to_args
-from train.tuning import samples_of, validation_reward
+from train.task import StepResult, options_to_args
+from train.tuning import TuningOptions, samples_of, validation_reward
 from utils.errors import UserError
-from utils.options import option, parse_options, with_default
+from utils.options import option, parse_options
 
 
 @dataclass
-class Options(PreferenceOptions, RewardOptions, CompileOptions, InspectionOptions):
-    model_path: str = option(
-        "save/humanml_enc_512_50steps/model000750000.pt",
-        "base checkpoint modelNNNNNNNNN.pt",
-        free="resume",
-    )
+class Options(PreferenceOptions, RewardOptions, CompileOptions, TuningOptions):
     probe_batches: int = option(4, "batches that measure tau on the base model", minimum=1)
-    val_motions: int = option(128, "val captions generated per validation", minimum=8)
-    lr: float = with_default(LoopOptions, "lr", 1e-5)
-    lr_schedule: str = with_default(LoopOptions, "lr_schedule", "cosine")
-    num_steps: int = with_default(LoopOptions, "num_steps", 1000)
-    save_interval: int = with_default(LoopOptions, "save_interval", 500)
-    val_interval: int = with_default(LoopOptions, "val_interval", 100)
     resume_checkpoint: str = option("", "upstream's name of --model_path", free="resume")
 
     def validate(self) -> None:

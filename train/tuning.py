@@ -1,5 +1,7 @@
 """What tuning a generator by a reward shares, whatever the method."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -7,7 +9,25 @@ from data_loaders.humanml import MotionBatch, MotionDataset
 from model.seam import Generator, Samples
 from rewards.seam import Reward
 from train.data import fixed_batches
+from train.inspection import InspectionOptions
+from train.task import LoopOptions
 from train.preference.pairs import Key
+from utils.options import option, with_default
+
+
+@dataclass
+class TuningOptions(InspectionOptions):
+    model_path: str = option(
+        "save/humanml_enc_512_50steps/model000750000.pt",
+        "base checkpoint modelNNNNNNNNN.pt",
+        free="resume",
+    )
+    val_motions: int = option(128, "val captions generated per validation", minimum=8)
+    lr: float = with_default(LoopOptions, "lr", 1e-5)
+    lr_schedule: str = with_default(LoopOptions, "lr_schedule", "cosine")
+    num_steps: int = with_default(LoopOptions, "num_steps", 1000)
+    save_interval: int = with_default(LoopOptions, "save_interval", 500)
+    val_interval: int = with_default(LoopOptions, "val_interval", 100)
 
 
 def samples_of(batch: MotionBatch) -> tuple[Samples, list[Key]]:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from diffusion.sampling import SamplerOptions
 from rewards.load import RewardOptions
-from train.inspection import InspectionOptions
 from train.task import LoopOptions
+from train.tuning import TuningOptions
 from utils.errors import UserError
 from utils.options import option, with_default
 
@@ -14,13 +14,8 @@ LAST_STEPS = 10  # K of EasyTune's published settings
 
 
 @dataclass
-class BackpropOptions(RewardOptions, InspectionOptions):
+class BackpropOptions(RewardOptions, TuningOptions):
     method: str = option("draft", "which steps carry gradient to the reward", choices=METHODS)
-    model_path: str = option(
-        "save/humanml_enc_512_50steps/model000750000.pt",
-        "base checkpoint modelNNNNNNNNN.pt",
-        free="resume",
-    )
     sampling_steps: int = option(50, "DDIM steps S of a sample", minimum=1)
     guidance_param: float | None = option(
         None, "guidance scale of the samples; none = as the model is sampled", minimum=0
@@ -34,13 +29,7 @@ class BackpropOptions(RewardOptions, InspectionOptions):
     denoising_weight: float = option(
         0.0, "weight of the clips' plain denoising error, an anchor to the data", minimum=0
     )
-    val_motions: int = option(128, "val captions generated per validation", minimum=8)
-    lr: float = with_default(LoopOptions, "lr", 1e-5)
-    lr_schedule: str = with_default(LoopOptions, "lr_schedule", "cosine")
     grad_clip: float = with_default(LoopOptions, "grad_clip", 1.0)
-    num_steps: int = with_default(LoopOptions, "num_steps", 1000)
-    save_interval: int = with_default(LoopOptions, "save_interval", 500)
-    val_interval: int = with_default(LoopOptions, "val_interval", 100)
 
     @property
     def last_steps(self) -> int:
