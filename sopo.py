@@ -22,6 +22,7 @@ COMMANDS = {
     "data inspect": "prepare.inspect",
     "train tmr": "train.train_tmr",
     "train mdm": "train.train_mdm",
+    "train mld": "train.train_mld",
     "train evaluators": "train.train_evaluators",
     "pairs": "prepare.preference_pairs",
     "tune": "train.train_sopo",

@@ -7,7 +7,7 @@ import torch
 
 from data_loaders.humanml import DataDirOptions
 from data_loaders.skeleton import Skeleton
-from diffusion.sampling import SAMPLERS, SamplerOptions
+from diffusion.sampling import SAMPLERS, SamplerChoice, SamplerOptions
 from model.checkpoint_files import LIGHTNING, find_checkpoint, read_model_args
 from model.compiled import CompileOptions
 from model.latent.assembly import load_mld
@@ -87,7 +87,7 @@ def load_generator(
     *,
     data_dir: str = "",
     text_encoder_path: str = "",
-    sampler: SamplerOptions | None = None,
+    sampler: SamplerOptions | SamplerChoice | None = None,
     guidance: float | None = None,
     autocast: torch.dtype | None = None,
     compiled: bool = False,
@@ -95,8 +95,9 @@ def load_generator(
 ) -> MotionFamily:
     """A published or own checkpoint, or the best of a run's folder, ready to sample.
 
-    sampler and guidance: None = as the family samples. skeleton: the one that its motions must
-    have. Raises UserError for whatever is missing or does not fit.
+    sampler and guidance: None = as the family samples, and what a `SamplerChoice` leaves open as
+    well. skeleton: the one that its motions must have. Raises UserError for whatever is missing or
+    does not fit.
     """
     path = Path(model_path)
     generator: MotionFamily
@@ -111,6 +112,8 @@ def load_generator(
             f"{generator.skeleton.feature_dim} features, the dataset holds {skeleton.name} motions "
             f"of {skeleton.feature_dim}; pass a matching --dataset"
         )
+    if isinstance(sampler, SamplerChoice):
+        sampler = sampler.of(generator.sampler)
     chosen = {"sampler": sampler, "guidance": guidance}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     return replace(generator, autocast=autocast, compiled=compiled, **chosen)

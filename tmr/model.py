@@ -26,7 +26,13 @@ from model.single_file import (
     read_single_stats,
     write_single_file,
 )
-from model.text.encoders import CachedTextEncoder, Condition, TextEncoder, build_text_encoder
+from model.text.encoders import (
+    TOKEN_KINDS,
+    CachedTextEncoder,
+    Condition,
+    TextEncoder,
+    build_text_encoder,
+)
 from model.weights import load_strictly
 from tmr.encoders import ActorDecoder, ActorEncoder
 from utils.errors import UserError
@@ -37,6 +43,7 @@ from utils.places import here_or_project
 BEST, LAST = "best_weights", "last_weights"
 PARTS = ("motion_encoder", "text_encoder", "motion_decoder")
 STATS_EPS = 1e-12
+MODEL_NAMES = {"bert": "distilbert-base-uncased"}  # of the text encoders, in upstream's files
 PUBLISHED_FOLDERS = ("models", "pretrained_tmr")  # of TMR's archive, of the SoPo release
 
 
@@ -44,7 +51,7 @@ PUBLISHED_FOLDERS = ("models", "pretrained_tmr")  # of TMR's archive, of the SoP
 class TMRConfig:
     """Sizes; the defaults are those of the published models."""
 
-    text_encoder_type: str = option("bert", "token encoder", choices=("bert", "builtin"))
+    text_encoder_type: str = option("bert", "token encoder", choices=TOKEN_KINDS)
     latent_dim: int = option(256, "width of the latent space", minimum=8)
     ff_size: int = option(1024, "width of the feed-forward layers", minimum=8)
     layers: int = option(6, "transformer layers", minimum=1)
@@ -157,11 +164,12 @@ class TMR(nn.Module):
             "dropout": c.dropout,
             "activation": "gelu",
         }
-        names = {"bert": "distilbert-base-uncased", "builtin": "builtin"}
         return {
             "data": {
                 "motion_loader": {"nfeats": self.stats.feature_dim},
-                "text_to_token_emb": {"modelname": names[c.text_encoder_type]},
+                "text_to_token_emb": {
+                    "modelname": MODEL_NAMES.get(c.text_encoder_type, c.text_encoder_type)
+                },
             },
             "model": {
                 "motion_encoder": {"nfeats": self.stats.feature_dim, **sizes},
@@ -185,7 +193,7 @@ class TMR(nn.Module):
             sizes = config["model"]["motion_encoder"]
             name = config["data"]["text_to_token_emb"]["modelname"]
             options = TMRConfig(
-                text_encoder_type="builtin" if name == "builtin" else "bert",
+                text_encoder_type=name if name in TOKEN_KINDS else "bert",
                 latent_dim=sizes["latent_dim"],
                 ff_size=sizes["ff_size"],
                 layers=sizes["num_layers"],

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from data_loaders.humanml import MotionBatch, MotionDataset, make_loader
+from model.text.word_tokens import BuiltinEncoder, WordLlamaEncoder
 from rewards.co_embedding import (
     Evaluators,
     EvaluatorSizes,
@@ -31,10 +32,16 @@ MOVEMENTS = "Decomp_SP001_SM001_H512"  # upstream's folders of the two stages
 MATCHING = "text_mot_match"
 
 
+WORD_VECTORS = {"builtin": BuiltinEncoder, "wordllama": WordLlamaEncoder}
+
+
 @dataclass
 class EvaluatorOptions(TrainingOptions):
     glove_dir: str = option(
-        "", "folder of GloVe, where it is not glove; none = built-in vectors", free="resume"
+        "", "folder of GloVe, where it is not glove; none = those of --word_vectors", free="resume"
+    )
+    word_vectors: str = option(
+        "builtin", "without a folder of GloVe: fixed or trained ones", choices=tuple(WORD_VECTORS)
     )
     movement_steps: int = option(
         100_000, "steps of the movement autoencoder", minimum=1, free="upwards"

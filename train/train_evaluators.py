@@ -30,13 +30,14 @@ from data_loaders.humanml import MotionDataset, make_loader, open_dataset
 from data_loaders.normalizer import Statistics
 from eval.metrics import POOL, fid, matching_score
 from eval.protocol import precision
-from model.text.encoders import BUILTIN_WIDTH, BuiltinEncoder
+from model.text.word_tokens import BuiltinEncoder, WordLlamaEncoder
 from rewards.co_embedding import CONTACTS, STATS_FOLDERS, CoEmbedder, EvaluatorFiles, find_folder
 from rewards.word_vectors import VECTORS_FILE, WordVectorizer
 from train.data import check_batch_size, validation_pool
 from train.evaluator_tasks import (
     MATCHING,
     MOVEMENTS,
+    WORD_VECTORS,
     EvaluatorOptions,
     MatchingTask,
     MovementTask,
@@ -65,12 +66,13 @@ def evaluator_statistics(stats: Statistics) -> Statistics:
     return Statistics("evaluator_stats", stats.mean, std)
 
 
-def builtin_vectorizer(data: MotionDataset) -> WordVectorizer:
-    """The fixed vectors of `BuiltinEncoder` for the words of all captions, and ``unk``."""
+def vectorizer_of(
+    encoder: BuiltinEncoder | WordLlamaEncoder, data: MotionDataset
+) -> WordVectorizer:
+    """An encoder's vectors for the words of all captions, and ``unk``."""
     captions = (caption for entry in data.entries for caption in entry.captions)
     tokens = {token for caption in captions for token in pad_sentence(caption.tokens)[0]}
     words = sorted({token.split("/")[0] for token in tokens} | {"unk"})
-    encoder = BuiltinEncoder()
     vectors = np.stack([encoder.word(word) for word in words])
     return WordVectorizer(vectors, {word: row for row, word in enumerate(words)})
 
@@ -115,7 +117,8 @@ def word_vectors(options: EvaluatorOptions, data: MotionDataset) -> tuple[WordVe
         return WordVectorizer.load(folder), str(folder)
     if options.glove_dir:
         raise UserError(f"--glove_dir {folder} has no {VECTORS_FILE}")
-    return builtin_vectorizer(data), f"built in, {BUILTIN_WIDTH} numbers per word"
+    encoder = WORD_VECTORS[options.word_vectors]()
+    return vectorizer_of(encoder, data), f"{options.word_vectors}, {encoder.width} numbers per word"
 
 
 def run_stage(

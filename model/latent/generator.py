@@ -4,7 +4,7 @@ import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,8 @@ class MLDGenerator:
     autocast: torch.dtype | None = None
     compiled: bool = False
     spill: int = 0
+    predicts: ClassVar[str] = "noise"
+    usual_candidates: ClassVar[int] = 2  # K of the paper's MLD*
 
     @cached_property
     def diffusion(self) -> GaussianDiffusion:

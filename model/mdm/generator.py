@@ -4,7 +4,7 @@ import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,8 @@ class MDMGenerator:
     autocast: torch.dtype | None = None
     compiled: bool = False
     spill: int = 0
+    predicts: ClassVar[str] = "x0"
+    usual_candidates: ClassVar[int] = 4  # K of the paper's MDM
 
     @property
     def levels(self) -> int:

@@ -15,7 +15,7 @@ import copy
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -65,6 +65,8 @@ class MoMaskGenerator:
     spill: int = 0
     mask_samples: int = 1
     weighting: str = "constant"
+    predicts: ClassVar[str] = "tokens"
+    usual_candidates: ClassVar[int] = 4
 
     def __post_init__(self) -> None:
         """Raises UserError for options that have no counterpart here."""

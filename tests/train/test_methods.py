@@ -24,11 +24,12 @@ TABLE = {
     "online_dpo": [("best", "worst", "always", False)],
     "combined_dpo": [("dataset", "fixed", "always", False), ("best", "worst", "always", False)],
     "modipo_t": [("fixed", "fixed", "always", False)],
+    "modipo_o": [("best", "worst", "always", False)],
     "modipo_g": [("fixed", "fixed", "always", False)],
     "sft": [],
 }
 PREFERENCE = [method for method in TABLE if TABLE[method]]
-DPO = ["dsopo", "offline_dpo", "online_dpo", "combined_dpo", "modipo_t", "modipo_g"]
+DPO = ["dsopo", "offline_dpo", "online_dpo", "combined_dpo", "modipo_t", "modipo_g", "modipo_o"]
 BETA, C, TAU = 0.7, 1.5, 0.5
 
 

@@ -246,8 +246,11 @@ def test_the_options_reach_the_candidates() -> None:
     assert (candidates.num_candidates, candidates.start) == (3, 0.5)
     assert task.algorithm.sources[0].similarity_space == "features"
     options = Options(candidate_sampler="ddim", candidate_steps=4)
-    assert options.sampler == SamplerOptions("ddim", 4)
-    assert Options().sampler == SamplerOptions("ancestral", None)
+    usual = SamplerOptions("ancestral", None)
+    assert options.sampler.of(usual) == SamplerOptions("ddim", 4)
+    assert Options().sampler.of(usual) == usual
+    assert Options(candidate_steps=0).sampler.of(SamplerOptions("ddim", 50)).steps is None
+    assert make_task(num_candidates=None).algorithm.candidates.num_candidates == 4
 
 
 def test_figures_of_a_step_are_consistent() -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from model.seam import Generator
+from utils.errors import UserError
 from utils.options import option
 
 OMEGAS = ("constant", "snr", "relative")
@@ -43,6 +44,15 @@ def noisy_enough(t: Tensor, num_steps: int, loser_min_t: float) -> Tensor:
     """Which pairs ``[B]`` with steps t ``[B]`` may have an unpreferred term (after DPO-C&M, Yang et
     al. 2025, which masks and clips timesteps)."""
     return t >= loser_min_t * num_steps
+
+
+def check_omega(name: str, policy: Generator) -> None:
+    """Raises UserError for ``snr`` where the policy's error is not one of x0."""
+    if name == "snr" and policy.predicts != "x0":
+        raise UserError(
+            f"--omega snr turns errors of x0 into errors of the noise, but this model predicts "
+            f"{policy.predicts}, whose errors need no such weight; use constant or relative"
+        )
 
 
 def omega_t(name: str, t: Tensor, policy: Generator, reference: Tensor) -> Tensor:

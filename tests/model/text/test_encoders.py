@@ -186,3 +186,15 @@ def test_a_folder_without_a_model_is_told_in_one_line(kind: str, tmp_path) -> No
 def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(UserError, match="clip, bert, builtin"):
         build_text_encoder("word2vec")
+
+
+def test_a_caption_without_tokens_is_pooled_to_zero() -> None:
+    class Nothing:
+        width, pooled = 3, False
+
+        def encode(self, captions: list[str]) -> Condition:
+            rows = [torch.ones(len(caption.split()), 3) for caption in captions]
+            return pad_tokens(rows)
+
+    found = PooledEncoder(Nothing()).encode(["", "walks fast"]).tokens[:, 0]
+    torch.testing.assert_close(found, torch.tensor([[0.0], [2**0.5]]).expand(2, 3))
