@@ -142,13 +142,13 @@ class MoMaskGenerator:
         Conditional logits, without guidance or filter. Times `levels` it estimates -log p, so
         that T omega of Eq. 17 becomes N w.
         """
-        masks = noise.shape[1]
-        valid = self.parts.tokens.valid(samples.frames, samples.x.shape[1])
+        masks, longest = noise.shape[1], int(samples.frames.max()) // self.unit
+        valid = self.parts.tokens.valid(samples.frames, longest)
         valid = valid.repeat_interleave(masks, dim=0)
         tokens = valid.sum(1)
         count = masked_count(self.mask_times(t, noise).flatten(), tokens)
-        mask = shared_mask(noise[..., 1:].flatten(0, 1), count, valid)
-        ids = samples.x[..., 0].repeat_interleave(masks, dim=0)
+        mask = shared_mask(noise[..., 1 : 1 + longest].flatten(0, 1), count, valid)
+        ids = samples.x[:, :longest, 0].repeat_interleave(masks, dim=0)
         text = _text(condition).repeat_interleave(masks, dim=0)
         error = masked_error(self.model, ids, mask, text, valid) * tokens / self.levels
         if self.weighting == "elbo":
