@@ -28,7 +28,7 @@ from eval.protocol import (
 )
 from eval.results_table import STYLES, Setting, format_table, rows_of
 from eval.split_embeddings import SplitEmbeddings
-from model.checkpoint_files import label_of, read_model_args
+from model.checkpoint_files import find_checkpoint, label_of, read_model_args, run_folder
 from model.families import GeneratorOptions
 from model.seam import MotionGenerator, Samples
 from rewards.co_embedding import READ_BEYOND, CoEmbedder, EvaluatorFiles, EvaluatorPaths
@@ -213,8 +213,9 @@ def _broken(embedded: Tensor, prompts: Prompts) -> list[str]:
 
 def log_path(options: Options) -> Path:
     """Upstream's name; a sampler or split that upstream does not have is appended."""
-    model_path = Path(options.model_path).resolve()
-    name = f"eval_humanml_{model_path.parent.name}_{label_of(model_path)}"
+    model_path = find_checkpoint(options.model_path).resolve()
+    folder = run_folder(model_path)
+    name = f"eval_humanml_{folder.name}_{label_of(model_path)}"
     if options.guidance_param != 1:
         name += f"_gscale{options.guidance_param}"
     name += f"_{options.eval_mode}"
@@ -222,7 +223,7 @@ def log_path(options: Options) -> Path:
         name += f"_{options.sampler}{options.sample_steps or ''}"
     if options.split != "test":
         name += f"_{options.split}"
-    return Path(options.output_dir or model_path.parent) / f"{name}.log"
+    return Path(options.output_dir or folder) / f"{name}.log"
 
 
 @dataclass(frozen=True)
@@ -336,7 +337,7 @@ def evaluate(options: Options) -> Path:
         data = evaluation.split.data
         quality = measure_generator(evaluation.generator, data, prepared.judges, options)
     content = {
-        "name": Path(options.model_path).resolve().parent.name,
+        "name": run_folder(Path(options.model_path).resolve()).name,
         "setting": asdict(prepared.setting),
         "options": asdict(options),
         "results": report(summarize(replications)),

@@ -8,14 +8,14 @@ import torch
 from data_loaders.humanml import DataDirOptions
 from data_loaders.skeleton import Skeleton
 from diffusion.sampling import SAMPLERS, SamplerChoice, SamplerOptions
-from model.checkpoint_files import LIGHTNING, find_checkpoint, read_model_args
+from model.checkpoint_files import LIGHTNING, find_checkpoint, read_model_args, run_folder
 from model.compiled import CompileOptions
 from model.latent.assembly import load_mld
 from model.latent.checkpoints import FAMILY as LATENT
 from model.latent.generator import MLDGenerator
 from model.mdm.generator import MDMGenerator, load_mdm
-from model.momask.generator import MoMaskGenerator, is_published, load_momask_generator
-from model.momask.run_files import FAMILY as MOMASK
+from model.momask.generator import MoMaskGenerator, load_momask_generator
+from model.momask.options_file import FAMILY as MOMASK
 from model.text.encoders import TextEncoderOptions
 from utils.devices import DeviceOptions
 from utils.errors import UserError
@@ -75,7 +75,7 @@ class ModelListOptions:
             )
 
     def model_names(self) -> list[str]:
-        return self.names or [Path(path).resolve().parent.name for path in self.model_path]
+        return self.names or [run_folder(Path(path).resolve()).name for path in self.model_path]
 
 
 MotionFamily = MDMGenerator | MLDGenerator | MoMaskGenerator
@@ -99,9 +99,9 @@ def load_generator(
     well. skeleton: the one that its motions must have. Raises UserError for whatever is missing or
     does not fit.
     """
-    path = Path(model_path)
+    path = find_checkpoint(model_path)
     generator: MotionFamily
-    if is_published(path) or is_momask(path := find_checkpoint(path)):
+    if is_momask(path):
         generator = load_momask_generator(path, device, text_encoder_path)
     else:
         load = load_mld if is_latent(path) else load_mdm
@@ -125,5 +125,5 @@ def is_latent(path: Path) -> bool:
 
 
 def is_momask(path: Path) -> bool:
-    """Whether a checkpoint of a run is one of MoMask."""
+    """Whether a checkpoint is one of MoMask."""
     return path.suffix != LIGHTNING and read_model_args(path).get("family") == MOMASK

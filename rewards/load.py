@@ -1,40 +1,49 @@
-"""Which reward judges: TMR, the co-embedding evaluators, or a weighted sum of several."""
+"""Which reward judges: TMR, the co-embedding evaluators, ReAlign, or a weighted sum of several."""
 
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 
-from data_loaders.humanml import MotionDataset
+from data_loaders.humanml import MotionDataset, make_loader
 from rewards.co_embedding import CoEmbedder, EvaluatorFiles, EvaluatorPaths
 from rewards.co_embedding_reward import EvaluatorReward
+from rewards.realign import RealignOptions, RealignReward, measure_steps
 from rewards.seam import Reward
 from rewards.tmr import TMRReward, TMRTextOptions
 from rewards.weighted import WeightedReward
 from tmr.model import TMR
+from tmr.retrieval import SMALLEST_POOL
 from utils.errors import UserError
 from utils.options import option
 
-KINDS = ("tmr", "evaluator")
+KINDS = ("tmr", "evaluator", "realign")
+MEASURED = 512  # motions on which a reward of ReAlign shows what it should be told
 
 
 @dataclass
-class RewardOptions(EvaluatorPaths, TMRTextOptions):
+class RewardOptions(EvaluatorPaths, TMRTextOptions, RealignOptions):
     reward: list[str] = option(["tmr"], "kinds of reward; several are summed", choices=KINDS)
     reward_path: list[str] = option(
         ["models/tmr_humanml3d_guoh3dfeats"], "run folders of the TMR reward models", free="resume"
     )
     reward_weights: list[float] = option(
-        [], "their weights, the TMR models' first; none = equal", minimum=0
+        [], "their weights: TMR models, evaluators, ReAlign; none = equal", minimum=0
     )
 
     def validate(self) -> None:
-        count = len(self.reward_path) * ("tmr" in self.reward) + ("evaluator" in self.reward)
+        others = len({"evaluator", "realign"} & set(self.reward))
+        count = len(self.reward_path) * ("tmr" in self.reward) + others
         if self.reward_weights and len(self.reward_weights) != count:
             raise UserError(
                 f"--reward_weights holds {len(self.reward_weights)} for {count} rewards"
             )
         if self.reward_weights and not sum(self.reward_weights):
             raise UserError("--reward_weights are all zero; give one reward a weight")
+        if "realign" in self.reward and not self.realign_path:
+            raise UserError(
+                "--reward realign needs --realign_path FILE; python -m train.train_reward makes one"
+            )
 
 
 def load_reward(options: RewardOptions, device: torch.device, *splits: MotionDataset) -> Reward:
@@ -54,7 +63,37 @@ def load_reward(options: RewardOptions, device: torch.device, *splits: MotionDat
         captions = [c for data in splits for entry in data.entries for c in entry.captions]
         tokens = {caption.text: caption.tokens for caption in captions}
         rewards.append(EvaluatorReward(CoEmbedder.load(files, device), tokens))
+    if "realign" in options.reward:
+        rewards.append(load_realign(options, device, splits[-1]))
     for reward in rewards:
         reward.check(folder.skeleton)
     weights = options.reward_weights or [1.0] * len(rewards)
     return rewards[0] if len(rewards) == 1 else WeightedReward(rewards, weights)
+
+
+def load_realign(
+    options: RewardOptions, device: torch.device, data: MotionDataset
+) -> RealignReward:
+    """ReAlign's reward in the statistics of `data`, on whose motions it is measured with and
+    without step, as a wrong choice is silent otherwise. Raises UserError for what does not fit."""
+    reward = RealignReward.load(
+        options.realign_path,
+        data.stats,
+        device,
+        options.realign_text_encoder_path,
+        options.reward_mode,
+        options.reward_step,
+    )
+    frames = data.skeleton.max_length
+    batches = make_loader(data, min(64, len(data)), shuffle=True, pad_to=frames)
+    chosen = list(islice(batches, MEASURED // 64))
+    captions = [caption for batch in chosen for caption in batch.captions]
+    if len(set(captions)) < SMALLEST_POOL:
+        return reward
+    motions = torch.cat([batch.motion for batch in chosen])
+    found = measure_steps(reward, motions, torch.cat([b.lengths for b in chosen]), captions)
+    print(
+        f"reward of ReAlign ({reward.model.mode.name}): R@1 of {len(captions)} real motions "
+        f"{found.clean:.3f} told step 0, {found.none:.3f} told none"
+    )
+    return reward

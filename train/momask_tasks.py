@@ -25,6 +25,7 @@ from model.momask.checkpoints import (
 )
 from model.momask.draws import Draws
 from model.momask.lengths import LengthEstimator
+from model.momask.options_file import DATASET_NAMES
 from model.momask.rvq import RVQVAE, RVQLosses, rvq_losses
 from model.momask.statistics import momask_statistics
 from model.momask.token_space import TokenSpace
@@ -42,7 +43,6 @@ from utils.seeding import torch_generator
 
 LATEST = "latest.tar"
 BEST_BASE = "net_best_loss.tar"  # upstream's, too; the base transformer is used as it was last
-DATASET_NAMES = {"humanml": "t2m"}  # as opt.txt calls them
 
 
 class Stage:
@@ -193,10 +193,6 @@ class CaptionedStage(Stage):
         samples = self.tokens.encode(Samples(batch.motion, batch.lengths))
         return samples.x, self.tokens.valid(samples.frames, samples.x.shape[1])
 
-    def write_words(self, save_dir: Path) -> None:
-        """Beside the weights, where sampling looks for them."""
-        write_words(save_dir / "model", self.data.captions())
-
 
 class TransformerTask(CaptionedStage):
     """What the base and the residual transformer share."""
@@ -209,7 +205,7 @@ class TransformerTask(CaptionedStage):
         """``latest.tar``, or the stage's file for the best on val."""
         args = self.write_args(save_dir, step)
         args["text_encoder_type"] = self.options.text_encoder_type
-        self.write_words(save_dir)
+        write_words(save_dir, self.data.captions())
         file, model = self.best_file if best else LATEST, average or self.module
         return save_transformer(save_dir, model, self.tokens.folder.name, args, file)
 

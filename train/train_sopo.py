@@ -1,4 +1,4 @@
-"""SoPo and the methods it is compared with: preference tuning of a text-to-motion diffusion model.
+"""SoPo and the methods it is compared with: preference tuning of a text-to-motion model.
 
     python -m train.train_sopo --save_dir save/sopo_experiment --dataset humanml
     python -m train.train_sopo --save_dir save/sopo --dataset NAME --tau_quantile 0.25 \\
@@ -7,6 +7,8 @@
     python -m train.train_sopo --method sft ...      the control: plain denoising, same steps
     python -m train.train_sopo --method offline_dpo --pairs_path FOLDER ...     (also combined_dpo,
         modipo_t and modipo_g; the folder comes from python -m prepare.preference_pairs)
+
+    python -m train.train_sopo --model_path save/momask/base --guidance_param 4 ...     MoMask
 
 train/preference/methods.py lists the methods, train/preference/algorithm.py is Algorithm 1 of the
 paper, and docs/method.md lists every choice that the paper leaves open.
@@ -38,6 +40,7 @@ from train.preference.methods import METHODS
 from train.preference.options import PreferenceOptions
 from train.run_state import weights_digest
 from train.task import StepResult, options_to_args
+from train.token_preference import check_token_pairs, with_token_options
 from train.tuning import TuningOptions, samples_of, validation_reward
 from utils.errors import UserError
 from utils.options import option, parse_options
@@ -217,9 +220,11 @@ def main() -> None:
         guidance=options.guidance_param,
         skeleton=data.skeleton,
     )
+    policy = with_token_options(policy, options)
     reward = load_reward(options, accelerator.device, data, val_data)
     if store is not None:
         store.check(data, policy.skeleton)
+        check_token_pairs(policy, store)
         data = with_pairs(data, store, options)
     task = PreferenceTask(options, policy, reward, data, val_data, store)
     if task.gated:

@@ -16,22 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from data_loaders.humanml import MotionBatch, MotionDataset
 from model.text.encoders import CachedTextEncoder, TextEncoderOptions, build_text_encoder
 from tmr.losses import LossWeights, false_negatives, tmr_loss
 from tmr.model import BEST, LAST, TMR, TMRConfig
-from tmr.retrieval import retrieval_in_pools
 from train.data import (
     TrainingOptions,
-    fixed_batches,
     open_splits,
     steps_per_epoch,
     training_batches,
     validation_pool,
 )
 from train.loop import Trainer, start_run
+from train.retrieval import retrieval_score
 from train.task import StepResult, options_to_args
 from utils.files import write_json
 from utils.options import option, parse_options, with_default
@@ -99,22 +98,7 @@ class RetrievalTask:
     def validate(self) -> dict[str, float]:
         """Retrieval on the val split in pools of distinct meanings."""
         self.module.eval()
-        texts: list[Tensor] = []
-        motions: list[Tensor] = []
-        captions: list[str] = []
-        for batch in fixed_batches(self.val_data, 64):
-            batch = batch.to(self.tmr.device)
-            motions.append(self.tmr.encode_motions(batch.motion, batch.lengths))
-            texts.append(self.tmr.encode_texts(batch.captions))
-            captions += batch.captions
-        figures = retrieval_in_pools(
-            torch.cat(texts),
-            torch.cat(motions),
-            self.val_data.meanings(captions),
-            pool_size=self.pool,
-            smallest=self.pool,
-        )
-        return {"score": 1 - figures.r_at_1, "R@1": figures.r_at_1, "R@3": figures.r_at_3}
+        return retrieval_score(self.tmr, self.val_data, self.pool)
 
     def save(self, save_dir: Path, step: int, average: nn.Module | None, best: bool) -> Path:
         """``last_weights`` as upstream names them, ``best_weights`` for the best on val."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from data_loaders.normalizer import Statistics
 from data_loaders.skeleton import skeleton_for_dim
 from model.momask.lengths import LengthEstimator
-from model.momask.options_file import OptionsFile, write_options
+from model.momask.options_file import BASE_FILE, OptionsFile, write_options
 from model.momask.rvq import RVQVAE, RVQConfig
 from model.momask.token_space import TokenSpace
 from model.momask.transformers import (
@@ -71,7 +71,7 @@ class Part:
 
 
 RVQ = Part("RVQ", "net_best_fid.tar", ("vq_model", "net"))
-BASE = Part("base transformer", "latest.tar", ("t2m_transformer", "trans"))
+BASE = Part("base transformer", BASE_FILE, ("t2m_transformer", "trans"))
 RESIDUAL = Part("residual transformer", "net_best_fid.tar", ("res_transformer",))
 LENGTHS = Part("length estimator", "finest.tar", ("estimator",))
 

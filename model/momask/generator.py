@@ -27,7 +27,7 @@ from diffusion.sampling import SamplerOptions
 from model.momask.checkpoints import MoMaskParts, load_momask
 from model.momask.draws import Draws
 from model.momask.likelihood import exact_weight, masked_count, masked_error, shared_mask
-from model.momask.options_file import FILE as OPTIONS_FILE
+from model.momask.options_file import published_folder
 from model.momask.run_files import load_run, save_run
 from model.momask.sampling import TokenSampling, generate_base, generate_residual
 from model.momask.transformers import BaseTransformer
@@ -144,13 +144,13 @@ class MoMaskGenerator:
         Conditional logits, without guidance or filter. Times `levels` it estimates -log p, so
         that T omega of Eq. 17 becomes N w.
         """
-        masks = noise.shape[1]
-        valid = self.parts.tokens.valid(samples.frames, samples.x.shape[1])
+        masks, longest = noise.shape[1], int(samples.frames.max()) // self.unit
+        valid = self.parts.tokens.valid(samples.frames, longest)
         valid = valid.repeat_interleave(masks, dim=0)
         tokens = valid.sum(1)
         count = masked_count(self.mask_times(t, noise).flatten(), tokens)
-        mask = shared_mask(noise[..., 1:].flatten(0, 1), count, valid)
-        ids = samples.x[..., 0].repeat_interleave(masks, dim=0)
+        mask = shared_mask(noise[..., 1 : 1 + longest].flatten(0, 1), count, valid)
+        ids = samples.x[:, :longest, 0].repeat_interleave(masks, dim=0)
         text = _text(condition).repeat_interleave(masks, dim=0)
         error = masked_error(self.model, ids, mask, text, valid) * tokens / self.levels
         if self.weighting == "elbo":
@@ -223,24 +223,17 @@ class MoMaskGenerator:
 def load_momask_generator(
     model_path: Path, device: torch.device | str, text_encoder_path: str = ""
 ) -> MoMaskGenerator:
-    """A published folder or file of a base transformer, or a checkpoint of a run.
+    """The file of a base transformer in a published folder, or a checkpoint of a run.
 
     Only the base transformer keeps its gradients. Raises UserError for whatever is missing or does
     not fit.
     """
-    load = load_momask if is_published(model_path) else load_run
+    load = load_momask if published_folder(model_path) else load_run
     parts = load(model_path, device, text_encoder_path)
     for network in (parts.tokens.rvq, parts.residual, parts.lengths):
         if network is not None:
             network.requires_grad_(False)
     return MoMaskGenerator(parts.base, parts, torch.device(device))
-
-
-def is_published(model_path: Path) -> bool:
-    """Whether a path is a folder of upstream's layout, or a file in its ``model``."""
-    if model_path.is_dir():
-        return (model_path / OPTIONS_FILE).is_file()
-    return model_path.parent.name == "model" and (model_path.parents[1] / OPTIONS_FILE).is_file()
 
 
 def _text(condition: Condition) -> Tensor:

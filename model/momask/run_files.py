@@ -26,6 +26,7 @@ from model.momask.checkpoints import (
     read_part,
 )
 from model.momask.lengths import LengthEstimator
+from model.momask.options_file import FAMILY
 from model.momask.rvq import RVQVAE, RVQConfig
 from model.momask.token_space import TokenSpace
 from model.momask.transformers import BaseTransformer, ResidualTransformer, TransformerConfig
@@ -35,7 +36,6 @@ from utils.files import save_tensors, write_json
 from utils.options import check_bounds
 from utils.provenance import provenance
 
-FAMILY = "momask"
 Config = TypeVar("Config", RVQConfig, TransformerConfig)
 
 

@@ -61,6 +61,10 @@ class PreferenceOptions(CandidateOptions, SafeguardOptions):
         None, "replaces T in z = -T omega_t (...); none = number of diffusion steps", minimum=0
     )
 
+    mask_samples: int | None = option(
+        None, "masks that an error of tokens averages; none = 4 for MoMask", minimum=1
+    )
+
     def validate(self) -> None:
         """Raises UserError for options that exclude each other."""
         if needs_fixed_pairs(self.method) and not self.pairs_path:

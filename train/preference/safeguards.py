@@ -13,7 +13,7 @@ from model.seam import Generator
 from utils.errors import UserError
 from utils.options import option
 
-OMEGAS = ("constant", "snr", "relative")
+OMEGAS = ("constant", "snr", "relative", "elbo")
 SNR_CLIP = 5.0  # gamma of min-SNR weighting (Hang et al. 2023)
 
 
@@ -59,7 +59,8 @@ def omega_t(name: str, t: Tensor, policy: Generator, reference: Tensor) -> Tenso
     """Weight ``[B]`` of the margin at levels t ``[B]``.
 
     ``snr``: clipped signal-to-noise ratio over its mean, which turns errors of x0 into errors of
-    the noise; ``relative``: errors in units of the reference's own error ``[B]``.
+    the noise; ``relative``: errors in units of the reference's own error ``[B]``. The weight of
+    ``elbo``, which depends on the number of hidden tokens, is inside the errors of tokens.
     """
     if name == "snr":
         signal = policy.signal(torch.arange(policy.levels, device=t.device))
