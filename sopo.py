@@ -16,6 +16,7 @@ COMMANDS = {
     "check": "prepare.check",
     "generate": "sample.generate",
     "compare": "sample.compare",
+    "export motions": "sample.export",
     "data synthetic": "prepare.synthetic",
     "data bvh": "prepare.from_bvh",
     "data cmu": "prepare.humanml_cmu",

@@ -17,7 +17,7 @@ FLOORS = (
     ("train.preference",),
     ("rewards",),
     ("tmr", "sample"),
-    ("model",),
+    ("model", "export"),
     ("data_loaders", "diffusion"),
     ("utils",),
 )
