@@ -20,8 +20,9 @@ from data_loaders.skeleton import Skeleton
 from model.layers import length_mask
 from model.seam import Samples
 from model.text.condition import TextEncoder
-from model.text.encoders import BuiltinEncoder, CachedTextEncoder
+from model.text.encoders import CachedTextEncoder
 from model.text.sentence_vectors import SENTENCE_T5, T5TokenEncoder
+from model.text.word_tokens import BuiltinEncoder
 from model.weights import load_strictly
 from rewards.realign_network import RealignConfig, RealignNetwork
 from rewards.retrieval import RetrievalReward

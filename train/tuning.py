@@ -10,8 +10,8 @@ from model.seam import Generator, Samples
 from rewards.seam import Reward
 from train.data import fixed_batches
 from train.inspection import InspectionOptions
-from train.task import LoopOptions
 from train.preference.pairs import Key
+from train.task import LoopOptions
 from utils.options import option, with_default
 
 
