@@ -18,6 +18,7 @@ and far fewer than its 270 for the first, whose loss is flat long before.
 
 from utils.start import entry_point
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,6 +49,7 @@ from train.run_state import states_in
 from train.task import options_to_args
 from utils.errors import UserError
 from utils.files import atomic_write, write_json
+from utils.locks import FolderLock
 from utils.options import parse_options
 from utils.provenance import provenance
 from utils.seeding import seed_everything
@@ -149,6 +151,11 @@ def save_inputs(
 def train(options: EvaluatorOptions) -> dict[str, float]:
     """Both stages; returns the figures of real motions on the val split."""
     accelerator = start_run(options, folders=(MOVEMENTS, MATCHING))
+    with FolderLock(options.save_dir) if accelerator.is_main_process else nullcontext():
+        return _train(options, accelerator)
+
+
+def _train(options: EvaluatorOptions, accelerator: Accelerator) -> dict[str, float]:
     device, main_process = accelerator.device, accelerator.is_main_process
     data, val = open_split(options, "train"), open_split(options, "val")
     check_batch_size(data, options)

@@ -116,9 +116,9 @@ def read_array(path: str | Path) -> np.ndarray:
 
 def save_tensors(path: str | Path, value: Any, previous: Path | None = None) -> None:
     """`torch.save` through a temporary file; `previous` as `atomic_write` has it."""
-    with atomic_write(path, previous) as temporary:
-        with open(temporary, "wb") as file:  # given a name, torch.save would write it into the file
-            torch.save(value, file)
+    # Given a name, torch.save would write it into the file
+    with atomic_write(path, previous) as temporary, open(temporary, "wb") as file:
+        torch.save(value, file)
 
 
 def load_tensors(path: str | Path, map_location: str | torch.device = "cpu") -> Any:

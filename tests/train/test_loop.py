@@ -82,6 +82,54 @@ def test_a_gradient_that_is_no_number_is_never_applied(tmp_path) -> None:
     assert all(value.isfinite().all() for value in state["module"].values())
 
 
+def test_a_rare_bad_step_is_left_out_and_counted(tmp_path, capsys) -> None:
+    class Hiccup(Regression):
+        def step(self, batch, step, rng):
+            result = super().step(batch, step, rng)
+            return StepResult(result.loss * (math.nan if step in (6, 9, 14) else 1), {})
+
+    train(tmp_path, Hiccup)
+    assert "loss of step 7 is nan, its gradient norm nan; the step is left out" in (
+        capsys.readouterr().out
+    )
+    lines = read_metrics(tmp_path)
+    assert [line["bad_steps"] for line in lines if "bad_steps" in line] == [2, 3, 3, 3, 3]
+    assert [line["step"] for line in lines if "loss" in line] == [1, 5, 20, 25, 30]
+    state = load_tensors(tmp_path / "resume.pt")
+    assert state["optimizer"]["state"][0]["step"] == 27
+
+
+@pytest.mark.parametrize("steps", [2, 30])
+def test_a_finite_loss_that_has_diverged_fails(tmp_path, steps) -> None:
+    class Named(list):
+        names = ("000001", "000002")
+
+    class Batches(Regression):
+        def batches(self, epoch):
+            for batch in super().batches(epoch):
+                yield Named([batch])
+
+        def step(self, batch, step, rng):
+            return super().step(batch[0], step, rng)
+
+    with pytest.raises(UserError, match=r"\(clips 000001, 000002\): it was left out.*diverged"):
+        train(tmp_path, Batches, num_steps=steps, lr=1e6)
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def test_a_state_that_is_not_finite_is_never_written(tmp_path) -> None:
+    train(tmp_path, num_steps=15)
+    before = contents(tmp_path)["resume.pt"]
+
+    class Memory(Regression):
+        def state_dict(self):
+            return {"seen": torch.tensor([math.inf])}
+
+    with pytest.raises(UserError, match=r"state tasks/0/seen is not finite and was not saved"):
+        train(tmp_path, Memory, resume=True)
+    assert contents(tmp_path)["resume.pt"] == before
+
+
 def test_weights_that_are_no_numbers_are_never_saved(tmp_path) -> None:
     task = None
 

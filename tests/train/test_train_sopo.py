@@ -233,6 +233,7 @@ def test_repeated_steps_on_one_batch_widen_the_margin() -> None:
 
 def test_the_margin_scale_replaces_the_number_of_steps() -> None:
     default, scaled = make_task(), make_task(margin_scale=2.0)
+    assert make_task(margin_scale=0.0).algorithm.scale == 0
     assert (default.algorithm.scale, scaled.algorithm.scale) == (8.0, 2.0)
     for task in (default, scaled):
         disturb(task)
