@@ -14,6 +14,7 @@ from utils.start import entry_point
 
 import os
 import random
+import resource
 import shutil
 import signal
 import socket
@@ -168,7 +169,7 @@ def run(command: Command, folder: Path, log: Path, kill: Kill | None = None) -> 
 
 
 def contents(folder: Path) -> dict[str, object]:
-    """All that a run left, by name; of options what does not say how it was started."""
+    """All that a run left, by name; of options what does not say how and when it was started."""
     found: dict[str, object] = {}
     for root, _, names in os.walk(folder, followlinks=True):
         for name in names:
@@ -181,6 +182,7 @@ def contents(folder: Path) -> dict[str, object]:
                     found |= {f"{key}:{k}": v for k, v in flat(load_tensors(path))}
             elif path.name in ("args.json", "index.json"):
                 content = read_json(path)
+                content.pop("provenance", None)
                 for option_name in ("save_dir", "resume", "overwrite", "out"):
                     content.pop(option_name, None)
                     content.get("options", {}).pop(option_name, None)
@@ -250,16 +252,8 @@ def make_workspace(root: Path) -> Workspace:
 
 def commands(space: Workspace, root: Path) -> list[Command]:
     """Trainings that save often, generated pairs, and a training of two processes."""
-    often = [
-        "--num_steps",
-        "4",
-        "--val_interval",
-        "2",
-        "--save_interval",
-        "3",
-        "--autosave_minutes",
-        "1e-9",
-    ]
+    intervals = {"num_steps": 4, "val_interval": 2, "save_interval": 3, "autosave_minutes": 1e-9}
+    often = [word for name, value in intervals.items() for word in (f"--{name}", str(value))]
 
     def training(script: str, *more: str, processes: int = 1) -> Command:
         words = space.arguments(script, Path("unused"))
@@ -269,16 +263,7 @@ def commands(space: Workspace, root: Path) -> list[Command]:
         return Command(name, f"train.{script}", arguments, processes)
 
     quantile = ("--tau_quantile", "0.5")
-    pairs = [
-        "--num_captions",
-        "24",
-        "--batch_size",
-        "4",
-        "--num_candidates",
-        "2",
-        "--device",
-        "cpu",
-    ]
+    pairs = ["--num_captions", "24", "--batch_size", "4", "--device", "cpu"]
     sources = ["--model_path", str(space.base), "--reward_path", str(space.reward)]
     data = ["--dataset", "tiny", "--data_dir", str(space.data)]
     return [
@@ -286,7 +271,9 @@ def commands(space: Workspace, root: Path) -> list[Command]:
         training("train_tmr"),
         training("train_sopo", *quantile),
         training("train_sopo", *quantile, "--batch_size", "2", processes=WORLD),
-        Command("pairs", "prepare.preference_pairs", [*data, *sources, *pairs], output="out"),
+        Command(
+            "pairs", "prepare.preference_pairs", [*data, *sources, *pairs, *device], output="out"
+        ),
     ]
 
 
@@ -316,9 +303,12 @@ def campaign(options: Options) -> int:
         for kill in kills:
             kinds[kill.kind] += 1
         shutil.rmtree(folder)
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
         each = (time.monotonic() - begun) / max(1, hits)
-        print(f"{hits} kills survived, {each:.1f} s each ({command.name})", flush=True)
-    print(f"{hits} kills survived, tried: {kinds}; about {200 * each / 60:.0f} min for 200")
+        busy = (used.ru_utime + used.ru_stime) / max(1, hits)
+        print(f"{hits} kills survived ({command.name}): {each:.1f} s each, {busy:.1f} s of a core")
+        sys.stdout.flush()  # a fork must not take unwritten lines with it
+    print(f"tried: {kinds}; 200 kills would take {200 * each / 60:.0f} min", flush=True)
     return hits
 
 
