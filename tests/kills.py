@@ -271,9 +271,7 @@ def commands(space: Workspace, root: Path) -> list[Command]:
         training("train_tmr"),
         training("train_sopo", *quantile),
         training("train_sopo", *quantile, "--batch_size", "2", processes=WORLD),
-        Command(
-            "pairs", "prepare.preference_pairs", [*data, *sources, *pairs, *device], output="out"
-        ),
+        Command("pairs", "prepare.preference_pairs", [*data, *sources, *pairs], output="out"),
     ]
 
 
