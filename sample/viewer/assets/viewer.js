@@ -90,6 +90,7 @@ class Viewer {
   }
 
   seek(frame) {
+    if (!this.row) return;
     this.playing = false;
     this.time = Math.min(Math.max(frame, 0), Number(byId("scrub").max)) / this.page.fps;
   }
