@@ -27,7 +27,9 @@ from utils.files import atomic_write
 
 FOLDER = Path(__file__).parent
 SCRIPTS = ("motion.js", "figure.js", "stage.js", "chooser.js", "viewer.js")
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
+POLICY = (  # nothing may be loaded from anywhere
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
+)
 MOTIONS_PER_PAGE = 300
 PAGE = "index.html"
 

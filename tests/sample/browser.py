@@ -107,6 +107,6 @@ def open_tab(
         tab.page.goto(address)
         tab.wait(until)
         yield tab
-        assert tab.complaints == []
+        assert not tab.complaints, tab.complaints
     finally:
         window.close()

@@ -28,7 +28,7 @@ from utils.files import read_json
 
 def test_a_page_holds_all_that_it_needs_and_captions_as_they_were_written(tmp_path) -> None:
     parsed = Scripts(example_page(tmp_path).read_text(encoding="utf-8"))
-    assert parsed.links == [], "nothing is loaded from elsewhere"
+    assert parsed.links == ["data:,"], "nothing is loaded from elsewhere"
     page = json.loads(parsed.found["page-data"])
     assert [row["caption"] for row in page["rows"]] == list(CAPTIONS)
     assert page["runs"] == ["base", "SoPo"]
