@@ -4,7 +4,7 @@ import dataclasses
 import html
 from dataclasses import fields
 
-from sample.live.studio import LONGEST_PROMPT, Wish
+from sample.live.studio import DOWNLOADS, LONGEST_PROMPT, Wish
 
 
 def form(wish: Wish) -> str:
@@ -15,6 +15,7 @@ def form(wish: Wish) -> str:
 <button type="submit">generate</button>
 <progress id="progress" value="0" max="1" hidden></progress>
 <p id="told" role="status"></p>
+<ul id="downloads" aria-label="downloads" data-formats="{" ".join(DOWNLOADS)}"></ul>
 </form>"""
 
 

@@ -1,16 +1,22 @@
 """The live page over HTTP, by the standard library: the page is the viewer's own.
 
-`GET /` is the page, `POST /motions` takes a wish and answers with motions as the viewer reads them,
-`GET /progress` tells how far that is. Other sites' scripts cannot use it: a request has to name
-this host, and a wish has to come as JSON, which browsers do not send elsewhere unasked.
+    GET  /               the page
+    POST /motions        a wish as JSON; the answer holds motions as the viewer reads them
+    GET  /progress       how far that is
+    GET  /export/0/bvh   a motion for other tools
+
+Other sites' scripts cannot use it: a request has to name this host, and a wish has to come as JSON,
+which browsers do not send elsewhere unasked.
 """
 
 import json
+import re
 import threading
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import quote
 
 from sample.live.form import form
 from sample.live.studio import Studio, Wish
@@ -56,8 +62,19 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/progress":
             progress = self.studio.progress
             self.answer_json({"done": progress.done, "total": progress.total})
+        elif found := re.fullmatch(r"/export/(\d+)/(\w+)", self.path):
+            self.send(int(found[1]), found[2])
         else:
             self.refuse(HTTPStatus.NOT_FOUND, f"there is no {self.path}")
+
+    def send(self, run: int, kind: str) -> None:
+        try:
+            file = self.studio.export(run, kind)
+        except UserError as error:
+            self.refuse(HTTPStatus.NOT_FOUND, str(error))
+        else:
+            name = f"attachment; filename*=UTF-8''{quote(file.name)}"
+            self.answer(file.content, "application/octet-stream", disposition=name)
 
     def do_POST(self) -> None:
         if not self.is_addressed():
@@ -99,10 +116,17 @@ class Handler(BaseHTTPRequestHandler):
     def answer_json(self, content: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
         self.answer(json.dumps(content).encode(), "application/json", status)
 
-    def answer(self, body: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK) -> None:
+    def answer(
+        self,
+        body: bytes,
+        kind: str,
+        status: HTTPStatus = HTTPStatus.OK,
+        disposition: str = "inline",
+    ) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Disposition", disposition)
         self.send_header("Cache-Control", "no-store")
         self.end_headers()
         self.wfile.write(body)

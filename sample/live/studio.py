@@ -3,16 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from data_loaders.skeleton import Skeleton
 from diffusion.sampling import SAMPLERS
+from export.formats import ExportOptions, NamedMotion, export_motions
 from model.checkpoint_files import read_model_args
 from model.families import GeneratorOptions, MotionFamily
 from sample.generation import (
     motion_frames,
+    safe_name,
     sample_motions,
 )
 from sample.viewer.page import Motion, Run
@@ -21,6 +24,7 @@ from utils.errors import UserError
 from utils.options import option, parse_options
 
 LONGEST_PROMPT = 300  # characters
+DOWNLOADS = ("bvh", "glb", "npz")
 
 
 @dataclass
@@ -77,13 +81,22 @@ class Progress:
         self.done += steps
 
 
+@dataclass(frozen=True)
+class Download:
+    """A file as the browser saves it."""
+
+    name: str
+    content: bytes
+
+
 @dataclass
 class Studio:
-    """Loaded models by name, all of one skeleton."""
+    """Loaded models by name, all of one skeleton; the motions that they made last."""
 
     generators: dict[str, MotionFamily]
     options: GeneratorOptions
     progress: Progress = field(default_factory=Progress)
+    made: list[Run] = field(default_factory=list)
 
     @staticmethod
     def load(paths: Sequence[str], options: GeneratorOptions) -> "Studio":
@@ -128,4 +141,20 @@ class Studio:
                 title = name if wish.variants == 1 else f"{name}, {variant}"
                 motion = Motion(wish.prompt, joints[: int(length)].numpy(), wish.seed)
                 runs.append(Run(title, [motion]))
+        self.made = runs
         return runs
+
+    def export(self, run: int, kind: str) -> Download:
+        """The motion of a run that was made last, as a file of another tool.
+
+        Raises UserError for a run or a format that there is not.
+        """
+        if kind not in DOWNLOADS or not 0 <= run < len(self.made):
+            raise UserError(f"there is no motion {run} as {kind}; generate one first")
+        (motion,) = self.made[run].motions
+        name = f"{safe_name(motion.caption)}_{safe_name(self.made[run].name)}"
+        named = NamedMotion(name, motion.joints, motion.caption, self.skeleton)
+        with TemporaryDirectory() as folder:
+            export_motions([named], [kind], Path(folder), ExportOptions())
+            (path,) = Path(folder).iterdir()
+            return Download(path.name, path.read_bytes())

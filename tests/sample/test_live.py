@@ -1,6 +1,7 @@
 """The live page: what it accepts, makes and refuses, over real HTTP on this machine."""
 
 import base64
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -75,6 +76,22 @@ def test_a_wish_is_fulfilled_by_every_model(port: int, studio: Studio) -> None:
     assert len(packed) == 4 * 10 * (22 * 3 * 2 + 1)
     progress = json.loads(ask(port, "GET", "/progress")[1])
     assert progress == {"done": 4, "total": 4}, "two steps for each of two models"
+
+
+def test_what_was_made_can_be_taken_away(port: int, studio: Studio) -> None:
+    assert ask(port, "POST", "/motions", WISH)[0] == 200
+    status, text = ask(port, "GET", "/export/3/bvh")
+    assert status == 200
+    assert text.startswith("HIERARCHY")
+    assert "Frames: 10" in text
+    file = studio.export(0, "npz")
+    assert file.name == "a_person_waves_a,_1.npz"
+    with np.load(io.BytesIO(file.content)) as content:
+        joints = content["joints"]
+    assert joints.shape == (10, 22, 3)
+    for path in ("/export/4/bvh", "/export/0/exe"):
+        status, text = ask(port, "GET", path)
+        assert (status, "generate one first" in text) == (404, True)
 
 
 def test_the_seed_and_the_guidance_decide(studio: Studio) -> None:

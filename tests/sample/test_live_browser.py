@@ -25,6 +25,10 @@ def test_a_prompt_becomes_motions_side_by_side(tmp_path) -> None:
         assert tab.text("#clock") == "0.0 of 0.9 s · frame 0 of 19"
         still = tab.pixels("#stage")
         assert len(np.unique(still.reshape(-1, 3), axis=0)) > 50
+        with tab.page.expect_download() as download:
+            tab.page.click("#downloads li:nth-child(2) >> text=bvh")
+        assert download.value.suggested_filename == "a_person__b_waves__b__b.bvh"
+        assert download.value.path().read_text().startswith("HIERARCHY")
         tab.page.click("#play")
         tab.wait("viewer.time > 0.3")
         tab.page.fill("[name=seconds]", "30")

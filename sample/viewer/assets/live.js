@@ -10,9 +10,31 @@ async function showProgress() {
   byId("progress").value = done;
 }
 
+/** Saves a motion as a file, or says why it cannot be had. */
+async function save(run, format) {
+  const answer = await fetch(`export/${run}/${format}`);
+  if (!answer.ok) {
+    byId("told").textContent = (await answer.json()).error;
+    return;
+  }
+  const name = decodeURIComponent(answer.headers.get("Content-Disposition").split("''")[1]);
+  const link = make("a", "", { href: URL.createObjectURL(await answer.blob()), download: name });
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
+function offerDownloads(runs) {
+  const formats = byId("downloads").dataset.formats.split(" ");
+  byId("downloads").replaceChildren(...runs.map((name, run) => {
+    const item = make("li", `${name} `);
+    item.append(...formats.map((format) => make("button", format, { type: "button", onclick: () => save(run, format) })));
+    return item;
+  }));
+}
+
 byId("wish").onsubmit = async (event) => {
   event.preventDefault();
-  const button = byId("wish").querySelector("button");
+  const button = byId("wish").querySelector("[type=submit]");
   const polling = setInterval(showProgress, POLL);
   [button.disabled, byId("progress").hidden, byId("told").textContent] = [true, false, ""];
   try {
@@ -21,6 +43,7 @@ byId("wish").onsubmit = async (event) => {
     const { error, page, motions } = await answer.json();
     if (error) throw new Error(error);
     viewer.show(page, motions);
+    offerDownloads(page.runs);
   } catch (error) {
     byId("told").textContent = error.message;
   } finally {
