@@ -96,7 +96,7 @@ class Viewer {
   }
 
   step(frames) {
-    this.seek(Math.round(Math.min(this.time, this.seconds) * this.page.fps) + frames);
+    if (this.row) this.seek(Math.round(Math.min(this.time, this.seconds) * this.page.fps) + frames);
   }
 
   toggleRun(i) {
