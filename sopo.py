@@ -17,6 +17,7 @@ COMMANDS = {
     "generate": "sample.generate",
     "compare": "sample.compare",
     "export motions": "sample.export",
+    "live": "sample.demo",
     "data synthetic": "prepare.synthetic",
     "data bvh": "prepare.from_bvh",
     "data cmu": "prepare.humanml_cmu",

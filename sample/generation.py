@@ -1,5 +1,6 @@
 """Motions for prompts: options, prompts, sampling, files and videos."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -209,7 +210,11 @@ def sample_joints(
 
 
 def sample_motions(
-    generator: MotionFamily, captions: list[str], lengths: Tensor, options: SamplingOptions
+    generator: MotionFamily,
+    captions: list[str],
+    lengths: Tensor,
+    options: GeneratorOptions,
+    progress: Callable[..., tqdm] = tqdm,
 ) -> Samples:
     """Joints ``[R * N, T, J, 3]`` of N captions, R times each, repetition-major, on the CPU.
 
@@ -223,7 +228,7 @@ def sample_motions(
     batches = [(rows, part) for rows in lengths.split(len(captions)) for part in parts]
     steps = options.sample_steps or generator.levels
     drawn = []
-    with tqdm(total=len(batches) * steps, desc="denoising", unit="step") as bar:
+    with progress(total=len(batches) * steps, desc="denoising", unit="step") as bar:
         sampler = ShownSampler(options.sampler, options.sample_steps or None, bar=bar)
         generator = replace(generator, sampler=sampler)
         for frames, part in batches:

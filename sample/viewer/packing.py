@@ -22,7 +22,7 @@ def quantize(joints: np.ndarray) -> tuple[np.ndarray, float]:
     return np.round(joints / scale).astype("<i2"), scale
 
 
-def foot_contacts(joints: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+def planted_feet(joints: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     """Planted feet ``[T]`` of joints ``[T, J, 3]`` in metres: bit 0 is the left, bit 1 the right.
 
     A foot is planted where its ankle or its toe is slower than the threshold of the features and

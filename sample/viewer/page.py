@@ -21,13 +21,15 @@ import numpy as np
 from data_loaders.facts import Fact, holds, measure
 from data_loaders.skeleton import Skeleton
 from sample.figure import UNITS_PER_METRE, side_of, spine_of
-from sample.viewer.packing import foot_contacts, pack, quantize
+from sample.viewer.packing import pack, planted_feet, quantize
 from utils.errors import UserError
 from utils.files import atomic_write
 
 FOLDER = Path(__file__).parent
 SCRIPTS = ("motion.js", "figure.js", "stage.js", "chooser.js", "viewer.js")
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
+POLICY = (  # nothing may be loaded from anywhere
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
+)
 MOTIONS_PER_PAGE = 300
 PAGE = "index.html"
 
@@ -145,7 +147,7 @@ def describe(runs: Sequence[Run], skeleton: Skeleton) -> tuple[dict[str, Any], s
             joints = np.asarray(motion.joints, np.float64) / UNITS_PER_METRE[skeleton.name]
             numbers, scale = quantize(joints)
             integers.append(numbers)
-            contacts.append(foot_contacts(joints, skeleton))
+            contacts.append(planted_feet(joints, skeleton))
             row.append(_about(motion, skeleton) | {"scale": scale})
         rows.append({"caption": motions[0].caption, "motions": row})
     content = {

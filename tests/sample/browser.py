@@ -55,7 +55,7 @@ class Tab:
     def wait(self, condition: str) -> None:
         """Until it is true; the pages forbid what playwright's own waiting would evaluate."""
         last = time.monotonic() + PATIENCE
-        while not self.value(condition):
+        while not self.value(f"Boolean({condition})"):
             assert time.monotonic() < last, f"never: {condition}"
             self.page.wait_for_timeout(20)
 
@@ -88,11 +88,13 @@ def open_tab(
     width: int = 900,
     height: int = 640,
     motion: str = "reduce",
+    until: str = "viewer.stage.drawn > 0",
     **context: Any,
 ) -> Iterator[Tab]:
     """A page in a window of its own, which is closed at the end. It may not have complained.
 
     motion: with `reduce`, what a person may ask the system for, nothing plays until it is told to.
+    until: what is waited for first.
     """
     size = {"width": width, "height": height}
     window = browser.new_context(viewport=size, reduced_motion=motion, **context)
@@ -103,8 +105,8 @@ def open_tab(
         tab.page.on("pageerror", lambda error: tab.complaints.append(str(error)))
         tab.page.on("request", lambda asked: tab._check(asked.url, address))
         tab.page.goto(address)
-        tab.wait("viewer.stage.drawn > 0")
+        tab.wait(until)
         yield tab
-        assert tab.complaints == []
+        assert not tab.complaints, tab.complaints
     finally:
         window.close()

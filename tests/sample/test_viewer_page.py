@@ -11,7 +11,7 @@ import pytest
 
 from data_loaders.facts import Fact
 from data_loaders.skeleton import HUMANML, KIT
-from sample.viewer.packing import PLANTED_HEIGHT, foot_contacts, pack, quantize
+from sample.viewer.packing import PLANTED_HEIGHT, pack, planted_feet, quantize
 from sample.viewer.page import FOLDER, Motion, Run, check_size, words, write_page, write_pages
 from tests.sample.viewer_pages import (
     CAPTIONS,
@@ -28,7 +28,7 @@ from utils.files import read_json
 
 def test_a_page_holds_all_that_it_needs_and_captions_as_they_were_written(tmp_path) -> None:
     parsed = Scripts(example_page(tmp_path).read_text(encoding="utf-8"))
-    assert parsed.links == [], "nothing is loaded from elsewhere"
+    assert parsed.links == ["data:,"], "nothing is loaded from elsewhere"
     page = json.loads(parsed.found["page-data"])
     assert [row["caption"] for row in page["rows"]] == list(CAPTIONS)
     assert page["runs"] == ["base", "SoPo"]
@@ -68,11 +68,11 @@ def test_a_foot_is_planted_where_it_is_slow_and_low() -> None:
     joints = np.repeat(standing()[None], 12, axis=0)
     joints[6:, [7, 10], 1] += PLANTED_HEIGHT + 0.02  # the left foot is held up
     joints[:, [8, 11], 2] += 0.1 * np.arange(12)[:, None]  # the right one slides, at 2 m/s
-    found = foot_contacts(joints, HUMANML)
+    found = planted_feet(joints, HUMANML)
     assert found.tolist() == [1] * 5 + [0] * 7, "lifted within frame 5"
-    assert foot_contacts(standing()[None], HUMANML).tolist() == [3], "one frame stands"
+    assert planted_feet(standing()[None], HUMANML).tolist() == [3], "one frame stands"
     kit = np.repeat(standing(KIT)[None], 3, axis=0)
-    assert foot_contacts(kit / 1000, KIT).tolist() == [3] * 3
+    assert planted_feet(kit / 1000, KIT).tolist() == [3] * 3
 
 
 def test_packed_bytes_are_joints_then_contacts() -> None:

@@ -90,12 +90,13 @@ class Viewer {
   }
 
   seek(frame) {
+    if (!this.row) return;
     this.playing = false;
     this.time = Math.min(Math.max(frame, 0), Number(byId("scrub").max)) / this.page.fps;
   }
 
   step(frames) {
-    this.seek(Math.round(Math.min(this.time, this.seconds) * this.page.fps) + frames);
+    if (this.row) this.seek(Math.round(Math.min(this.time, this.seconds) * this.page.fps) + frames);
   }
 
   toggleRun(i) {
