@@ -16,6 +16,7 @@ from data_loaders.features import feature_slices
 from data_loaders.humanml import MotionBatch, MotionDataset
 from data_loaders.vocabulary import write_words
 from model.momask.checkpoints import (
+    DIGEST,
     LENGTHS,
     RESIDUAL,
     RVQ,
@@ -205,6 +206,7 @@ class TransformerTask(CaptionedStage):
         """``latest.tar``, or the stage's file for the best on val."""
         args = self.write_args(save_dir, step)
         args["text_encoder_type"] = self.options.text_encoder_type
+        args[DIGEST] = self.tokens.digest
         write_words(save_dir, self.data.captions())
         file, model = self.best_file if best else LATEST, average or self.module
         return save_transformer(save_dir, model, self.tokens.folder.name, args, file)

@@ -42,6 +42,7 @@ from utils.errors import UserError
 from utils.files import atomic_write, load_tensors, save_tensors
 
 POSITION_TABLE = "position_enc.pe"  # stored by upstream, recomputed here
+DIGEST = "vq_digest"  # ours in opt.txt: whether the RVQ is still that of the training
 AVERAGES = "code_averages"  # ours, beside upstream's weights, so that a training can go on
 LENGTHS_FOLDER = "length_estimator"
 RESIDUAL_PREFIX = "tres"  # how upstream's names of residual transformers begin
@@ -245,6 +246,11 @@ def _load_transformer(
         raise UserError(
             f"{options.path}: this transformer reads the tokens of {options.text('vq_name')}, not "
             f"those of {tokens.folder.name}"
+        )
+    if options.values.get(DIGEST, tokens.digest) != tokens.digest:
+        raise UserError(
+            f"{path} was trained on other tokens: {tokens.folder} has been trained again "
+            "since; train this transformer anew, or bring that RVQ back"
         )
     config = TransformerConfig(
         **{name: options.integer(name) for name in TRANSFORMER_SIZES},

@@ -1,6 +1,8 @@
 """The tokens of one RVQ: what turns raw motions into ids, and which of them are valid."""
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -28,6 +30,12 @@ class TokenSpace:
     def vocabulary(self) -> Vocabulary:
         config = self.rvq.config
         return Vocabulary(config.nb_code, config.code_dim, config.num_quantizers)
+
+    @cached_property
+    def digest(self) -> str:
+        """Of all codes: tokens of one digest mean the same."""
+        codes = [layer.codebook.cpu().numpy().tobytes() for layer in self.rvq.quantizer.layers]
+        return hashlib.sha256(b"".join(codes)).hexdigest()[:16]
 
     @property
     def unit(self) -> int:

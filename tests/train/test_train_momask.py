@@ -75,6 +75,30 @@ def test_the_folders_are_a_generator(root: Path) -> None:
     assert best.model.config == generator.model.config
 
 
+def test_preference_tuning_moves_the_base_transformer_alone(
+    workspace, root: Path, tmp_path
+) -> None:
+    model = ["--model_path", str(root / "base")]
+    common = ["--dataset", "tiny", "--data_dir", str(workspace.data), "--device", "cpu"]
+    out = ["--reward_path", str(workspace.reward), "--out", str(tmp_path / "pairs")]
+    few = ["--num_candidates", "2", "--batch_size", "32", "--num_captions", "40"]
+    run_main("prepare.preference_pairs", [*common, *model, *out, *few])
+    methods = {
+        "sopo": ["--omega", "elbo", "--mask_samples", "2", "--tau_quantile", "0.5"],
+        "combined_dpo": ["--pairs_path", str(tmp_path / "pairs")],
+    }
+    before = load_generator(root / "base")
+    for method, changes in methods.items():
+        save_dir = tmp_path / method
+        workspace.run("train_sopo", save_dir, *model, "--method", method, *changes)
+        assert all(line["loss"] > 0 for line in read_metrics(save_dir) if "loss" in line)
+        after = load_generator(save_dir)
+        assert not torch.equal(before.model.cond_emb.weight, after.model.cond_emb.weight)
+        for network in ("residual", "lengths"):
+            pair = (getattr(g.parts, network).state_dict() for g in (before, after))
+            assert all(torch.equal(a, b) for a, b in zip(*(p.values() for p in pair), strict=True))
+
+
 def test_root_and_contacts_weigh_as_in_the_published_statistics(workspace, root: Path) -> None:
     found, stats = load_tokens(root / "rvq").stats, open_tiny(workspace, root, "base").data.stats
     ratio = stats.std / found.std
@@ -224,6 +248,16 @@ def test_an_rvq_of_another_width_is_refused(workspace, tmp_path) -> None:
     save_tokens(tmp_path / "rvq", tiny_rvq(KIT.feature_dim), tiny_stats(KIT), {})
     with pytest.raises(UserError, match="encodes kit motions of 251 features, the dataset holds"):
         open_tiny(workspace, tmp_path, "base")
+
+
+def test_an_rvq_that_was_trained_again_is_refused(workspace, root: Path, tmp_path) -> None:
+    shutil.copytree(root, tmp_path / "momask")
+    path = tmp_path / "momask" / "rvq" / "model" / "net_best_fid.tar"
+    content = torch.load(path, weights_only=True)
+    content["vq_model"]["quantizer.layers.0.codebook"] += 1
+    torch.save(content, path)
+    with pytest.raises(UserError, match="rvq has been trained again since; train this transf"):
+        load_generator(tmp_path / "momask" / "base")
 
 
 def test_several_processes_train_no_rvq(workspace, tmp_path, monkeypatch, capsys) -> None:
