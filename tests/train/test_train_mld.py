@@ -1,5 +1,6 @@
 """Latent diffusion from scratch, and tuned by every method; every refusal."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from model.latent.assembly import read_vae
 from model.latent.checkpoints import save_checkpoint
 from model.latent.denoiser import LatentDenoiser
 from model.latent.generator import MLDGenerator
+from model.lora import LORA_FILE
 from tests.model.latent.test_generator import tiny_mld
 from tests.model.latent.tiny import tiny_vae
 from tests.model.tiny import tiny_stats
@@ -164,6 +166,20 @@ def test_every_method_tunes_the_denoiser_alone(
     assert moved
     assert all(key.startswith("denoiser.") for key in moved)
     assert isinstance(load_generator(tmp_path / "run"), MLDGenerator)
+
+
+def test_adapters_are_tuned_and_resumed(latent: Workspace, tmp_path) -> None:
+    pytest.importorskip("peft")
+    changes = ["--lora_rank", "2", "--candidate_steps", "2", "--tau", "1"]
+    changes += ["--val_interval", "2", "--save_interval", "2"]
+    for folder, steps in (("whole", ["4"]), ("parts", ["2"]), ("parts", ["4", "--resume"])):
+        latent.run("train_sopo", tmp_path / folder, *changes, "--num_steps", *steps)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert read_metrics(parts) == read_metrics(whole)
+    assert same_weights(parts / "model000000004.pt", whole / "model000000004.pt")
+    assert (parts / LORA_FILE).read_bytes() == (whole / LORA_FILE).read_bytes()
+    first = next(m for m in read_metrics(whole) if "loss" in m)
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-4)
 
 
 def test_candidates_are_drawn_as_the_family_does_unless_told(
