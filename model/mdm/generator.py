@@ -37,6 +37,9 @@ from utils.masks import match_frames, zero_padding
 FRAMES_PER_CALL = {"cpu": 4096, "cuda": 65_536}
 
 
+GUIDANCE = 2.5
+
+
 class NoText:
     """The text encoder of an unconstrained model: one empty token."""
 
@@ -62,7 +65,7 @@ class MDMGenerator:
     skeleton: Skeleton
     device: torch.device
     sampler: SamplerOptions = SamplerOptions()
-    guidance: float = 2.5
+    guidance: float = GUIDANCE
     autocast: torch.dtype | None = None
     compiled: bool = False
     spill: int = 0

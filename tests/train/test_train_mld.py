@@ -10,6 +10,8 @@ from accelerate.state import AcceleratorState
 
 from data_loaders.skeleton import KIT
 from diffusion.sampling import SamplerOptions
+from eval import humanml_benchmark
+from eval.humanml_benchmark import log_path
 from model.families import load_generator
 from model.latent.assembly import read_vae
 from model.latent.checkpoints import save_checkpoint
@@ -200,6 +202,16 @@ def test_candidates_are_drawn_as_the_family_does_unless_told(
         with pytest.raises(Started) as found:
             latent.run("train_sopo", tmp_path, *changes)
         assert found.value.args == expected
+
+
+def test_evaluations_are_named_by_the_family_s_guidance(workspace: Workspace, latent: Workspace):
+    for model, scale in ((workspace.base, "2.5"), (latent.base, "7.5")):
+        path = log_path(humanml_benchmark.Options(model_path=str(model), eval_mode="debug"))
+        assert f"_gscale{scale}_debug" in path.name
+        assert "ddim" not in path.name
+    options = humanml_benchmark.Options(sampler="dpm", sample_steps=8, device="cpu")
+    found = options.load_generator(latent.base, torch.device("cpu"))
+    assert (found.sampler, found.scale) == (SamplerOptions("dpm", 8), 7.5)
 
 
 def test_two_candidates_are_drawn_unless_told() -> None:
