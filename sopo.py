@@ -35,6 +35,7 @@ COMMANDS = {
     "evaluate spatial": "eval.eval_spatial",
     "tables": "eval.tables",
     "export": "model.export",
+    "merge lora": "model.merge_lora",
     "reproduce": "train.reproduce",
     "toy": "train.toy_example",
 }

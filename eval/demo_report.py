@@ -13,7 +13,7 @@ from utils.start import entry_point
 from dataclasses import dataclass
 from typing import Any
 
-from eval.judging import Figures, format_table
+from eval.judging import Figures, format_table, sampling_words
 from eval.seed_spread import Difference, Row, benchmark_rows, differences, judged_rows
 from utils.commands import typed
 from utils.errors import UserError
@@ -97,7 +97,7 @@ def judged_table(report: dict[str, Any]) -> str:
     rows = {n: [Figures(**seed) for seed in found[n]] for n in ("real", *options["names"])}
     heading = (
         f"{options['dataset']}, {options['split']} split, {report['captions']} captions, "
-        f"{options['sampler']} with {options['sample_steps'] or 'all'} steps, seed "
+        f"{sampling_words(options)}, seed "
         f"{options['seed']}:"
     )
     return f"{heading}\n\n{format_table(rows)}"

@@ -29,7 +29,7 @@ from eval.protocol import (
 from eval.results_table import STYLES, Setting, format_table, rows_of
 from eval.split_embeddings import SplitEmbeddings
 from model.checkpoint_files import find_checkpoint, label_of, read_model_args, run_folder
-from model.families import GeneratorOptions
+from model.families import GeneratorOptions, usual_guidance
 from model.seam import MotionGenerator, Samples
 from rewards.co_embedding import READ_BEYOND, CoEmbedder, EvaluatorFiles, EvaluatorPaths
 from rewards.seam import check_width
@@ -216,11 +216,13 @@ def log_path(options: Options) -> Path:
     model_path = find_checkpoint(options.model_path).resolve()
     folder = run_folder(model_path)
     name = f"eval_humanml_{folder.name}_{label_of(model_path)}"
-    if options.guidance_param != 1:
-        name += f"_gscale{options.guidance_param}"
+    guidance = options.guidance_param
+    guidance = usual_guidance(model_path) if guidance is None else guidance
+    if guidance != 1:
+        name += f"_gscale{guidance}"
     name += f"_{options.eval_mode}"
-    if options.sampler != "ancestral" or options.sample_steps:
-        name += f"_{options.sampler}{options.sample_steps or ''}"
+    if options.sampler not in (None, "ancestral") or options.sample_steps:
+        name += f"_{options.sampler or ''}{options.sample_steps or ''}"
     if options.split != "test":
         name += f"_{options.split}"
     return Path(options.output_dir or folder) / f"{name}.log"

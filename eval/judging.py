@@ -1,7 +1,9 @@
 """What TMR models and the oracle say of a set of motions: the figures of one row of a table."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -134,6 +136,12 @@ COLUMNS = {
     "sides": ("side_facts", "{:.3f}"),
     "skating": ("foot_skating", "{:.3f}"),
 }
+
+
+def sampling_words(options: Mapping[str, Any]) -> str:
+    """How the options of an evaluation say that models are sampled."""
+    sampler, steps = options["sampler"] or "the model's own sampler", options["sample_steps"]
+    return sampler if steps is None else f"{sampler} with {steps or 'all'} steps"
 
 
 def format_cell(form: str, values: list[float | None]) -> str:

@@ -12,8 +12,11 @@ from model.checkpoint_files import LIGHTNING, find_checkpoint, read_model_args, 
 from model.compiled import CompileOptions
 from model.latent.assembly import load_mld
 from model.latent.checkpoints import FAMILY as LATENT
+from model.latent.generator import GUIDANCE as LATENT_GUIDANCE
 from model.latent.generator import MLDGenerator
+from model.mdm.generator import GUIDANCE as MDM_GUIDANCE
 from model.mdm.generator import MDMGenerator, load_mdm
+from model.momask.generator import GUIDANCE as MOMASK_GUIDANCE
 from model.momask.generator import MoMaskGenerator, load_momask_generator
 from model.momask.options_file import FAMILY as MOMASK
 from model.text.encoders import TextEncoderOptions
@@ -38,9 +41,17 @@ class ComputeOptions(CompileOptions, DeviceOptions):
 class GeneratorOptions(DataDirOptions, TextEncoderOptions, ComputeOptions, SeedOptions):
     """For every script that samples from checkpoints."""
 
-    sampler: str = option("ancestral", "sampling algorithm", choices=SAMPLERS)
-    sample_steps: int = option(0, "denoising steps; 0 = all of the model's", minimum=0)
-    guidance_param: float = option(2.5, "guidance scale; 1 = plain conditional", minimum=0)
+    sampler: str | None = option(
+        None, "sampling algorithm; none = ancestral for MDM, ddim for MLD", choices=SAMPLERS
+    )
+    sample_steps: int | None = option(
+        None, "denoising steps, 0 = all of the model's; none = all for MDM, 50 for MLD", minimum=0
+    )
+    guidance_param: float | None = option(
+        None,
+        "guidance scale, 1 = plain conditional; none = as published: 2.5 for MDM, 7.5 for MLD",
+        minimum=0,
+    )
     batch_size: int = option(64, "motions generated at once", minimum=1)
 
     def load_generator(
@@ -53,7 +64,7 @@ class GeneratorOptions(DataDirOptions, TextEncoderOptions, ComputeOptions, SeedO
             device,
             data_dir=self.data_dir,
             text_encoder_path=self.text_encoder_path,
-            sampler=SamplerOptions(self.sampler, self.sample_steps or None),
+            sampler=SamplerChoice(self.sampler, self.sample_steps),
             guidance=self.guidance_param,
             autocast=self.autocast,
             compiled=self.compile,
@@ -117,6 +128,14 @@ def load_generator(
     chosen = {"sampler": sampler, "guidance": guidance}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     return replace(generator, autocast=autocast, compiled=compiled, **chosen)
+
+
+def usual_guidance(model_path: str | Path) -> float:
+    """The scale at which the family of a checkpoint samples, without reading its weights."""
+    path = find_checkpoint(model_path)
+    if is_momask(path):
+        return MOMASK_GUIDANCE
+    return LATENT_GUIDANCE if is_latent(path) else MDM_GUIDANCE
 
 
 def is_latent(path: Path) -> bool:

@@ -226,10 +226,16 @@ def sample_motions(
     condition = generator.encode_text(captions)
     parts = torch.arange(len(captions)).split(options.batch_size)
     batches = [(rows, part) for rows in lengths.split(len(captions)) for part in parts]
-    steps = options.sample_steps or generator.levels
+    usual = generator.sampler
+    steps = usual.steps or generator.levels
     drawn = []
+<<<<<<< HEAD
     with progress(total=len(batches) * steps, desc="denoising", unit="step") as bar:
         sampler = ShownSampler(options.sampler, options.sample_steps or None, bar=bar)
+=======
+    with tqdm(total=len(batches) * steps, desc="denoising", unit="step") as bar:
+        sampler = ShownSampler(usual.name, usual.steps, usual.eta, bar=bar)
+>>>>>>> mld
         generator = replace(generator, sampler=sampler)
         for frames, part in batches:
             like = generator.blank(frames[part].to(generator.device))

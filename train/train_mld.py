@@ -30,6 +30,7 @@ from model.latent.generator import MLDGenerator
 from model.latent.losses import VAELosses, VAELossWeights, vae_losses
 from model.latent.skip_transformer import SkipTransformerConfig
 from model.latent.vae import MotionVAE, VAEConfig
+from sample.figure import UNITS_PER_METRE
 from train.data import fixed_batches, open_splits, steps_per_epoch, training_batches
 from train.denoising import DenoisingTask
 from train.inspection import InspectionOptions, inspector
@@ -169,13 +170,14 @@ class VAETask:
         )
 
     def _joint_error(self, found: Reconstruction) -> Tensor:
-        """Mean distance of joints over valid frames, then over motions."""
+        """Mean distance of joints over valid frames, then over motions, in metres."""
         joints, target = (
             features_to_joints(self.stats.denormalize(x), self.skeleton)
             for x in (found.decoded, found.motion)
         )
         distance = (joints - target).norm(dim=-1).mean(dim=-1) * found.mask
-        return (distance.sum(dim=1) / found.mask.sum(dim=1)).mean()
+        mean = (distance.sum(dim=1) / found.mask.sum(dim=1)).mean()
+        return mean / UNITS_PER_METRE[self.skeleton.name]
 
     def save(self, save_dir: Path, step: int, average: nn.Module | None, best: bool) -> Path:
         networks, args = {"vae": self.module}, options_to_args(self.options)

@@ -4,6 +4,7 @@
     python -m train.train_sopo --save_dir save/sopo --dataset NAME --tau_quantile 0.25 \\
         --model_path save/base/model000600000.pt --reward_path save/reward
 
+    python -m train.train_sopo --lora_rank 16 ...   adapters alone are trained, through peft
     python -m train.train_sopo --method sft ...      the control: plain denoising, same steps
     python -m train.train_sopo --method offline_dpo --pairs_path FOLDER ...     (also combined_dpo,
         modipo_t and modipo_g; the folder comes from python -m prepare.preference_pairs)
@@ -28,6 +29,7 @@ from data_loaders.humanml import MotionBatch, MotionDataset
 from data_loaders.vocabulary import write_words
 from model.compiled import CompileOptions
 from model.families import load_generator
+from model.lora import LoraOptions, add_lora
 from model.seam import Generator
 from rewards.load import RewardOptions, load_reward
 from rewards.seam import Reward
@@ -47,7 +49,7 @@ from utils.options import option, parse_options
 
 
 @dataclass
-class Options(PreferenceOptions, RewardOptions, CompileOptions, TuningOptions):
+class Options(PreferenceOptions, RewardOptions, LoraOptions, CompileOptions, TuningOptions):
     probe_batches: int = option(4, "batches that measure tau on the base model", minimum=1)
     resume_checkpoint: str = option("", "upstream's name of --model_path", free="resume")
 
@@ -201,6 +203,13 @@ def with_pairs(data: MotionDataset, store: PairStore, options: Options) -> Motio
     return chosen
 
 
+def adapt(policy: Generator, options: Options) -> None:
+    """Adapters for the policy. Raises UserError for a family that has none, and without peft."""
+    if policy.predicts == "tokens":
+        raise UserError("--lora_rank is for MDM and latent models; MoMask trains all its weights")
+    add_lora(policy.model, options, options.seed)
+
+
 @entry_point
 def main() -> None:
     options = parse_options(Options, description=__doc__)
@@ -221,6 +230,8 @@ def main() -> None:
         skeleton=data.skeleton,
     )
     policy = with_token_options(policy, options)
+    if options.lora_rank:
+        adapt(policy, options)
     reward = load_reward(options, accelerator.device, data, val_data)
     if store is not None:
         store.check(data, policy.skeleton)

@@ -6,7 +6,7 @@ Raw samples are pictures ``[B, 3, H, W]`` in [0, 1], samples are latents ``[B, C
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,8 @@ class ImageGenerator:
     guidance: float
     autocast: torch.dtype | None = None
     adapted: bool = True
+    predicts: ClassVar[str] = "noise, v or velocity"
+    usual_candidates: ClassVar[int] = 4
 
     @property
     def model(self) -> nn.Module:

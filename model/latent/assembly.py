@@ -3,6 +3,7 @@ denoiser."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,6 +22,7 @@ from model.latent.denoiser import DenoiserConfig, LatentDenoiser
 from model.latent.generator import STUDENT_SAMPLER, MLDGenerator
 from model.latent.skip_transformer import SkipTransformerConfig
 from model.latent.vae import MotionVAE
+from model.single_file import is_single_file
 from model.text.encoders import CachedTextEncoder, PooledEncoder, build_text_encoder
 from utils.errors import UserError
 
@@ -121,17 +123,23 @@ class TrainedVAE:
     stats: Statistics
 
 
-def read_vae(model_path: Path, data_dir: str = "") -> TrainedVAE:
+def read_vae(model_path: Path, data_dir: str = "", use_ema: bool = True) -> TrainedVAE:
     """The statistics come from ``stats.npz`` beside the checkpoint, else from the dataset of its
     number of features. Raises UserError for whatever is missing or does not fit."""
-    args = read_model_args(model_path) if (model_path.parent / "args.json").is_file() else {}
-    weights = read_weights(model_path)
+    args = stored_args(model_path)
+    weights = read_weights(model_path, use_ema)
     settings = read_settings(weights, args)
     vae = load_vae(weights, settings)
     skeleton = skeleton_for_dim(vae.config.num_features)
     dataset = {"dataset": skeleton.name} if skeleton else {}
     stats = load_stats(model_path, dataset | args, data_dir)
     return TrainedVAE(vae, weights, settings, stats)
+
+
+def stored_args(model_path: Path) -> dict[str, Any]:
+    """Nothing for a published file, whatever its name."""
+    described = is_single_file(model_path) or (model_path.parent / "args.json").is_file()
+    return read_model_args(model_path) if described else {}
 
 
 def load_mld(

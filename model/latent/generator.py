@@ -1,6 +1,5 @@
 """MLD, MLD* and MotionLCM behind the generator seam: noise prediction in the latents of a VAE."""
 
-import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +24,7 @@ from model.latent import by_length
 from model.latent.checkpoints import LatentSettings, save_checkpoint
 from model.latent.denoiser import LatentDenoiser
 from model.latent.vae import MotionVAE
+from model.lora import LORA_FILE, frozen_copy, merged, save_lora
 from model.seam import Samples
 from model.text.condition import Condition, TextEncoder
 from utils.devices import autocast_to
@@ -214,7 +214,7 @@ class MLDGenerator:
                 "this is a consistency student, which was distilled to jump from noise to motion "
                 "and has no error at a noise level; tune the model that it was distilled from"
             )
-        return self.with_model(copy.deepcopy(self.model).eval().requires_grad_(False))
+        return self.with_model(frozen_copy(self.model))
 
     def with_model(self, model: LatentDenoiser) -> "MLDGenerator":
         """The same generator around other weights."""
@@ -223,8 +223,12 @@ class MLDGenerator:
     def save(
         self, folder: Path, step: int, average: nn.Module | None, args: dict[str, Any]
     ) -> Path:
-        networks = {"vae": self.vae, "denoiser": self.model}
-        return save_checkpoint(folder, step, networks, self.stats, self.settings, average, args)
+        """With adapters, the merged network, and beside it the newest adapters alone."""
+        networks = {"vae": self.vae, "denoiser": merged(self.model)}
+        mean = None if average is None else merged(average)
+        path = save_checkpoint(folder, step, networks, self.stats, self.settings, mean, args)
+        save_lora(folder / LORA_FILE, average or self.model)
+        return path
 
     @cached_property
     def _network(self) -> nn.Module:

@@ -65,6 +65,6 @@ def test_models_of_kit_are_judged(space: Workspace, tmp_path: Path) -> None:
     arguments = f"--dataset kit --data_dir {space.data} --model_path {space.base} --output {table}"
     rewards = f"--reward_path {space.reward} --judge_path {space.reward} --device cpu"
     run_main("eval.eval_tmr", [*arguments.split(), *rewards.split(), "--split", "val"])
-    (figures,) = read_json(table)["rows"]["base"]
+    (figures,) = read_json(table)["rows"][space.base.parent.name]
     assert 0 <= figures["reward"] <= 1
     assert figures["invalid_motions"] == 0

@@ -1,5 +1,6 @@
 """Latent diffusion from scratch, and tuned by every method; every refusal."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +10,14 @@ from accelerate.state import AcceleratorState
 
 from data_loaders.skeleton import KIT
 from diffusion.sampling import SamplerOptions
+from eval import humanml_benchmark
+from eval.humanml_benchmark import log_path
 from model.families import load_generator
 from model.latent.assembly import read_vae
 from model.latent.checkpoints import save_checkpoint
 from model.latent.denoiser import LatentDenoiser
 from model.latent.generator import MLDGenerator
+from model.lora import LORA_FILE
 from tests.model.latent.test_generator import tiny_mld
 from tests.model.latent.tiny import tiny_vae
 from tests.model.tiny import tiny_stats
@@ -166,6 +170,20 @@ def test_every_method_tunes_the_denoiser_alone(
     assert isinstance(load_generator(tmp_path / "run"), MLDGenerator)
 
 
+def test_adapters_are_tuned_and_resumed(latent: Workspace, tmp_path) -> None:
+    pytest.importorskip("peft")
+    changes = ["--lora_rank", "2", "--candidate_steps", "2", "--tau", "1"]
+    changes += ["--val_interval", "2", "--save_interval", "2"]
+    for folder, steps in (("whole", ["4"]), ("parts", ["2"]), ("parts", ["4", "--resume"])):
+        latent.run("train_sopo", tmp_path / folder, *changes, "--num_steps", *steps)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert read_metrics(parts) == read_metrics(whole)
+    assert same_weights(parts / "model000000004.pt", whole / "model000000004.pt")
+    assert (parts / LORA_FILE).read_bytes() == (whole / LORA_FILE).read_bytes()
+    first = next(m for m in read_metrics(whole) if "loss" in m)
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-4)
+
+
 def test_candidates_are_drawn_as_the_family_does_unless_told(
     latent: Workspace, tmp_path, monkeypatch
 ) -> None:
@@ -184,6 +202,16 @@ def test_candidates_are_drawn_as_the_family_does_unless_told(
         with pytest.raises(Started) as found:
             latent.run("train_sopo", tmp_path, *changes)
         assert found.value.args == expected
+
+
+def test_evaluations_are_named_by_the_family_s_guidance(workspace: Workspace, latent: Workspace):
+    for model, scale in ((workspace.base, "2.5"), (latent.base, "7.5")):
+        path = log_path(humanml_benchmark.Options(model_path=str(model), eval_mode="debug"))
+        assert f"_gscale{scale}_debug" in path.name
+        assert "ddim" not in path.name
+    options = humanml_benchmark.Options(sampler="dpm", sample_steps=8, device="cpu")
+    found = options.load_generator(latent.base, torch.device("cpu"))
+    assert (found.sampler, found.scale) == (SamplerOptions("dpm", 8), 7.5)
 
 
 def test_two_candidates_are_drawn_unless_told() -> None:
