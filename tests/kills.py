@@ -250,7 +250,16 @@ def make_workspace(root: Path) -> Workspace:
 
 def commands(space: Workspace, root: Path) -> list[Command]:
     """Trainings that save often, generated pairs, and a training of two processes."""
-    often = "--num_steps 4 --val_interval 2 --save_interval 3 --autosave_minutes 1e-9".split()
+    often = [
+        "--num_steps",
+        "4",
+        "--val_interval",
+        "2",
+        "--save_interval",
+        "3",
+        "--autosave_minutes",
+        "1e-9",
+    ]
 
     def training(script: str, *more: str, processes: int = 1) -> Command:
         words = space.arguments(script, Path("unused"))
@@ -260,7 +269,16 @@ def commands(space: Workspace, root: Path) -> list[Command]:
         return Command(name, f"train.{script}", arguments, processes)
 
     quantile = ("--tau_quantile", "0.5")
-    pairs = "--num_captions 24 --batch_size 4 --num_candidates 2 --device cpu".split()
+    pairs = [
+        "--num_captions",
+        "24",
+        "--batch_size",
+        "4",
+        "--num_candidates",
+        "2",
+        "--device",
+        "cpu",
+    ]
     sources = ["--model_path", str(space.base), "--reward_path", str(space.reward)]
     data = ["--dataset", "tiny", "--data_dir", str(space.data)]
     return [
