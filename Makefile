@@ -1,5 +1,5 @@
-# make setup | test | test-browser | demo | demo-full | reproduce | lint | clean; each does its own
-# set-up in .venv
+# make setup | test | test-browser | test-mutants | demo | demo-full | reproduce | lint | clean; each
+# does its own set-up in .venv
 # make reproduce reruns docs/results.md on the embedded dataset, BENCHMARK=mocap BVH=folder on the
 # motion capture of docs/mocap.md, BENCHMARK=both on both; it says first how long that takes
 PYTHON ?= python3
@@ -10,7 +10,7 @@ BIN := .venv/bin
 INTERPRETER = $(or $(wildcard $(BIN)/python),$(PYTHON))
 SUITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
 
-.PHONY: setup test test-browser demo demo-full reproduce lint format clean
+.PHONY: setup test test-browser test-mutants demo demo-full reproduce lint format clean
 
 setup: .venv/.up-to-date
 	@echo 'ready; for the commands of the README: source .venv/bin/activate'
@@ -23,6 +23,10 @@ setup: .venv/.up-to-date
 	@echo 'installing the packages of constraints.txt into .venv: minutes, as torch is large'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[vis,trackers,dev]'
 	touch $@
+
+# Changes the modules of tests/mutants.py in one place at a time: hours; MODULE=FILE for one of them
+test-mutants: .venv/.up-to-date
+	$(BIN)/python -m tests.mutants $(MODULE)
 
 test: lint
 	$(BIN)/python -m pytest

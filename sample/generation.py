@@ -229,13 +229,8 @@ def sample_motions(
     usual = generator.sampler
     steps = usual.steps or generator.levels
     drawn = []
-<<<<<<< HEAD
     with progress(total=len(batches) * steps, desc="denoising", unit="step") as bar:
-        sampler = ShownSampler(options.sampler, options.sample_steps or None, bar=bar)
-=======
-    with tqdm(total=len(batches) * steps, desc="denoising", unit="step") as bar:
         sampler = ShownSampler(usual.name, usual.steps, usual.eta, bar=bar)
->>>>>>> mld
         generator = replace(generator, sampler=sampler)
         for frames, part in batches:
             like = generator.blank(frames[part].to(generator.device))

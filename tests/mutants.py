@@ -38,8 +38,16 @@ SOPO = "tests/train/test_train_sopo.py"
 
 # The files that test a module, the quickest first
 TESTS: dict[str, tuple[str, ...]] = {
-    "train/preference/algorithm.py": (SOPO, "tests/train/test_methods.py"),
-    "train/preference/gate.py": ("tests/train/test_pairs.py", "tests/train/test_safeguards.py"),
+    "train/preference/algorithm.py": (
+        "tests/train/test_methods.py",
+        SOPO,
+        "tests/train/test_safeguards.py",
+    ),
+    "train/preference/gate.py": (
+        "tests/train/test_pairs.py",
+        "tests/train/test_safeguards.py",
+        "tests/train/test_methods.py",
+    ),
     "train/preference/losses.py": ("tests/train/test_losses.py",),
     "train/preference/methods.py": ("tests/train/test_methods.py",),
     "train/preference/pairs.py": ("tests/train/test_pairs.py", SOPO),
@@ -109,7 +117,10 @@ def _changeable(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _is_prose(node: ast.AST) -> bool:
-    """A message, or the declaration of an option, whose bounds and default are data."""
+    """A message, the declaration of an option, whose bounds and default are data, or an assertion
+    that two sequences are of one length."""
+    if isinstance(node, ast.keyword) and node.arg == "strict":
+        return True
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         return node.func.id in ("option", "with_default", "TypeVar")
     return isinstance(node, (ast.Raise, ast.JoinedStr))

@@ -11,8 +11,9 @@ from data_loaders.skeleton import KIT
 from diffusion.gaussian import GaussianDiffusion
 from diffusion.sampling import SamplerOptions
 from diffusion.schedule import make_schedule
+from model.latent.assembly import assemble
 from model.latent.checkpoints import LatentSettings
-from model.latent.generator import MLDGenerator, assemble
+from model.latent.generator import MLDGenerator
 from model.mdm.generator import MDMGenerator
 from rewards.tmr import TMRReward
 from tests.model.latent.tiny import tiny_denoiser, tiny_vae
@@ -187,6 +188,14 @@ def test_following_the_gradient_raises_the_reward(method: str) -> None:
 def test_more_steps_carry_more_gradient() -> None:
     one, two = (gradient(make_task(backprop_steps=k)) for k in (1, 2))
     assert any(not torch.allclose(a, b) for a, b in zip(one, two, strict=True) if a is not None)
+
+
+@pytest.mark.parametrize(("steps", "recomputed"), [(5, 0), (6, 6)])
+def test_activations_of_more_than_five_networks_are_recomputed(steps, recomputed) -> None:
+    policy, calls = replace(tiny_mdm(), sampler=SamplerOptions("ddim", 8)), []
+    policy.model.register_forward_pre_hook(lambda *_: calls.append(1))
+    gradient(make_task(policy, sampling_steps=8, backprop_steps=steps))
+    assert len(calls) == 8 + recomputed
 
 
 def test_recomputed_activations_give_the_same_gradient(monkeypatch) -> None:

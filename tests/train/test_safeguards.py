@@ -21,7 +21,6 @@ from train.preference.gate import RewardThreshold
 from train.preference.pairs import CandidateSampler
 from train.preference.safeguards import (
     OMEGAS,
-    SNR_CLIP,
     check_omega,
     noisy_enough,
     omega_t,
@@ -88,7 +87,7 @@ def test_omega_is_the_clipped_signal_to_noise_ratio_or_the_reference_s_error() -
     snr = omega_t("snr", steps, policy(), errors)
     ratios = [float(a / (1 - a)) for a in policy().signal(torch.arange(8))]
     for weight, ratio in zip((snr / snr[0]).tolist(), ratios, strict=True):
-        assert weight == pytest.approx(min(ratio, SNR_CLIP) / SNR_CLIP, rel=1e-4)
+        assert weight == pytest.approx(min(ratio, 5) / 5, rel=1e-4)
     relative = omega_t("relative", steps, policy(), errors) * errors
     torch.testing.assert_close(relative, errors.mean().expand(len(errors)))
 
