@@ -148,7 +148,7 @@ def commands(options: Options, report: dict[str, Any]) -> str:
         --output_dir save/my_motion --model_path {base} {options.tuned_path}
     # the same tuning without the gate: every generated motion counts as unpreferred
     python -m train.train_sopo --config configs/demo/sopo.yaml --method dsopo \\
-        --save_dir save/dsopo --model_path {base} --reward_path {used["reward_path"]}
+        --save_dir save/dsopo --model_path {base} --reward_path {" ".join(used["reward_path"])}
     # reward, judge, base and evaluators from nothing as well, in about an hour
     python -m train.demo --full"""
     )

@@ -31,9 +31,10 @@ from eval.split_embeddings import SplitEmbeddings
 from model.checkpoint_files import find_checkpoint, label_of, read_model_args, run_folder
 from model.families import GeneratorOptions, usual_guidance
 from model.seam import MotionGenerator, Samples
-from rewards.co_embedding import READ_BEYOND, CoEmbedder, EvaluatorFiles, EvaluatorPaths
+from rewards.best_of import BestOfOptions
+from rewards.co_embedding import READ_BEYOND, CoEmbedder, EvaluatorFiles
+from rewards.load import load_reward
 from rewards.seam import check_width
-from rewards.tmr import TMRTextOptions
 from utils.devices import pick_device
 from utils.errors import UserError
 from utils.files import write_json, write_text
@@ -43,7 +44,7 @@ from utils.seeding import torch_generator
 
 
 @dataclass
-class Options(GeneratorOptions, DatasetOptions, EvaluatorPaths, TMRTextOptions):
+class Options(GeneratorOptions, DatasetOptions, BestOfOptions):
     model_path: str = option(
         "", "checkpoint, e.g. save/NAME/model000475000.pt", required=True, free="resume"
     )
@@ -68,12 +69,26 @@ class Options(GeneratorOptions, DatasetOptions, EvaluatorPaths, TMRTextOptions):
     judge_path: str = option(
         "", "run folder of a TMR that no training has seen; none = skip", free="resume"
     )
-    reward_path: str = option(
-        "", "run folder of the training reward, to show beside the judge", free="resume"
+    reward_path: list[str] = with_default(
+        BestOfOptions,
+        "reward_path",
+        [],
+        help="run folders of the training reward, to show beside the judge and for --best_of",
     )
     measure_motions: bool = option(
         False, "feet, jerk and stated facts, without a judge as well", free="resume"
     )
+
+    def validate(self) -> None:
+        if self.rewarded:
+            BestOfOptions.validate(self)
+        elif self.best_of > 1:
+            raise UserError("--best_of needs a reward: --reward_path, or --reward with a function")
+
+    @property
+    def rewarded(self) -> bool:
+        """Is a reward asked for?"""
+        return bool(self.reward_path) or self.reward != ["tmr"]
 
     def protocol(self) -> Protocol:
         """The mode's protocol with the sizes that were given."""
@@ -223,6 +238,8 @@ def log_path(options: Options) -> Path:
     name += f"_{options.eval_mode}"
     if options.sampler not in (None, "ancestral") or options.sample_steps:
         name += f"_{options.sampler or ''}{options.sample_steps or ''}"
+    if options.best_of > 1:
+        name += f"_best{options.best_of}"
     if options.split != "test":
         name += f"_{options.split}"
     return Path(options.output_dir or folder) / f"{name}.log"
@@ -264,13 +281,12 @@ def prepare_evaluation(options: Options) -> Prepared:
     generator = options.load_generator(options.model_path, device, data.skeleton)
     generator = replace(generator, spill=READ_BEYOND)
     check_width("the evaluators", embedder.stats.feature_dim, data.skeleton, "pass --evaluator_dir")
-    judges = Judges.load(
-        options.judge_path,
-        options.reward_path,
-        options.reward_text_encoder_path,
-        data.skeleton,
-        device,
-    )
+    reward = load_reward(options, device, data) if options.rewarded else None
+    text_encoder = options.reward_text_encoder_path
+    judges = Judges.load(options.judge_path, reward, text_encoder, data.skeleton, device)
+    chosen = generator
+    if reward is not None:
+        chosen = options.around(generator, reward, options.batch_size)
     setting = Setting(
         dataset=dataset,
         split=options.split,
@@ -279,7 +295,7 @@ def prepare_evaluation(options: Options) -> Prepared:
         seed=options.seed,
         **asdict(protocol),
     )
-    evaluation = Evaluation(generator, SplitEmbeddings(data, embedder), embedder, protocol, options)
+    evaluation = Evaluation(chosen, SplitEmbeddings(data, embedder), embedder, protocol, options)
     evaluation.check_meanings()
     return Prepared(evaluation, setting, judges)
 
@@ -335,7 +351,7 @@ def evaluate(options: Options) -> Path:
     progress = Progress(path, fixed | asdict(prepared.setting))
     replications = run_logged(prepared, progress, options.resume)
     evaluation, quality = prepared.evaluation, {}
-    if options.measure_motions or options.judge_path or options.reward_path:
+    if options.measure_motions or options.judge_path or options.rewarded:
         data = evaluation.split.data
         quality = measure_generator(evaluation.generator, data, prepared.judges, options)
     content = {

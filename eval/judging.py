@@ -12,9 +12,11 @@ from torch import Tensor
 from data_loaders.facts import FactAccuracy, score_facts
 from data_loaders.features import features_to_joints
 from data_loaders.humanml import MotionDataset
+from data_loaders.motion_quality import foot_skating
 from data_loaders.skeleton import Skeleton
-from eval.metrics import fid, foot_skating
+from eval.metrics import fid
 from eval.motion_sets import MotionSet, SampledOptions
+from rewards.seam import Reward
 from rewards.tmr import TMRReward, TMRTextOptions
 from tmr.retrieval import retrieval_in_pools
 from utils.devices import pick_device
@@ -61,7 +63,7 @@ def judge_motions(
     motions: MotionSet,
     real_embeddings: Tensor,
     data: MotionDataset,
-    reward: TMRReward,
+    reward: Reward,
     judge: TMRReward,
     seed: int,
 ) -> Figures:
@@ -98,7 +100,7 @@ def judge_motions(
     )
 
 
-def scores(reward: TMRReward, motions: MotionSet) -> Tensor:
+def scores(reward: Reward, motions: MotionSet) -> Tensor:
     """Rewards ``[N]`` on the CPU, in batches."""
     parts = [motions.rows(r) for r in torch.arange(len(motions.captions)).split(256)]
     return torch.cat([reward.score(p.samples, p.captions).cpu() for p in parts])

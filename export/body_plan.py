@@ -42,7 +42,6 @@ class BodyPlan:
     chest: int
     tips: dict[int, Tip]
     radii: tuple[float, ...]
-    units_per_metre: float = 1.0
 
     def directions(self) -> Tensor:
         """Unit T-pose direction ``[J, 3]`` of the bone that ends at each joint, float64."""
@@ -86,6 +85,5 @@ KIT_PLAN = BodyPlan(
         *(0.0, 0.105, 0.105, 0.11, 0.05, 0.055, 0.045, 0.036, 0.055, 0.045, 0.036),
         *(0.09, 0.072, 0.05, 0.04, 0.04, 0.09, 0.072, 0.05, 0.04, 0.04),
     ),
-    units_per_metre=1000.0,
 )
 PLANS = {plan.skeleton.name: plan for plan in (HUMANML_PLAN, KIT_PLAN)}

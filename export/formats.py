@@ -133,7 +133,7 @@ class _Writer:
     def write(self, motion: NamedMotion) -> None:
         """All formats of one motion. Raises UserError, naming it, where it has no directions."""
         raw = torch.from_numpy(np.array(motion.joints, dtype=np.float64))
-        joints = raw / self.plan.units_per_metre
+        joints = raw / self.plan.skeleton.units_per_metre
         try:
             if {"bvh", "glb", "npz"} & set(self.formats):
                 self._write_own_body(motion, raw, joints)

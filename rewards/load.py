@@ -1,13 +1,17 @@
-"""Which reward judges: TMR, the co-embedding evaluators, ReAlign, or a weighted sum of several."""
+"""Which reward judges: TMR, the evaluators, ReAlign, functions, or a weighted sum."""
 
 from dataclasses import dataclass
 from itertools import islice
 
 import torch
 
+from data_loaders.annotations import Annotations
 from data_loaders.humanml import MotionDataset, make_loader
+from data_loaders.normalizer import Statistics
+from data_loaders.skeleton import Skeleton
 from rewards.co_embedding import CoEmbedder, EvaluatorFiles, EvaluatorPaths
 from rewards.co_embedding_reward import EvaluatorReward
+from rewards.functions import NAMES, FunctionReward, find_function
 from rewards.realign import RealignOptions, RealignReward, measure_steps
 from rewards.seam import Reward
 from rewards.tmr import TMRReward, TMRTextOptions
@@ -17,22 +21,35 @@ from tmr.retrieval import SMALLEST_POOL
 from utils.errors import UserError
 from utils.options import option
 
-KINDS = ("tmr", "evaluator", "realign")
+MODELS = ("tmr", "evaluator", "realign")
+KINDS = (*MODELS, *NAMES)
 MEASURED = 512  # motions on which a reward of ReAlign shows what it should be told
 
 
 @dataclass
 class RewardOptions(EvaluatorPaths, TMRTextOptions, RealignOptions):
-    reward: list[str] = option(["tmr"], "kinds of reward; several are summed", choices=KINDS)
+    reward: list[str] = option(
+        ["tmr"],
+        f"kinds of reward ({', '.join(KINDS)}) or module:function (docs/rewards.md); several are "
+        "summed",
+    )
     reward_path: list[str] = option(
         ["models/tmr_humanml3d_guoh3dfeats"], "run folders of the TMR reward models", free="resume"
     )
     reward_weights: list[float] = option(
-        [], "their weights: TMR models, evaluators, ReAlign; none = equal", minimum=0
+        [], "their weights: TMR models, evaluators, ReAlign, the rest; none = equal", minimum=0
     )
 
     def validate(self) -> None:
-        others = len({"evaluator", "realign"} & set(self.reward))
+        for name in self.functions:
+            if name not in NAMES and ":" not in name:
+                raise UserError(
+                    f"--reward {name} is unknown; choose one of {', '.join(KINDS)}, or name a "
+                    "function of yours as module:function"
+                )
+        if "tmr" in self.reward and not self.reward_path:
+            raise UserError("--reward_path is required for --reward tmr: the TMR's run folder")
+        others = len({"evaluator", "realign"} & set(self.reward)) + len(self.functions)
         count = len(self.reward_path) * ("tmr" in self.reward) + others
         if self.reward_weights and len(self.reward_weights) != count:
             raise UserError(
@@ -45,6 +62,11 @@ class RewardOptions(EvaluatorPaths, TMRTextOptions, RealignOptions):
                 "--reward realign needs --realign_path FILE; python -m train.train_reward makes one"
             )
 
+    @property
+    def functions(self) -> list[str]:
+        """The rewards that are no models."""
+        return [name for name in self.reward if name not in MODELS]
+
 
 def load_reward(options: RewardOptions, device: torch.device, *splits: MotionDataset) -> Reward:
     """The reward of the options, for captions and motions of these splits of one dataset.
@@ -52,10 +74,7 @@ def load_reward(options: RewardOptions, device: torch.device, *splits: MotionDat
     Raises UserError for whatever is missing or reads another number of features.
     """
     folder = splits[0].folder
-    rewards: list[Reward] = []
-    if "tmr" in options.reward:
-        text_encoder = options.reward_text_encoder_path
-        rewards += [TMRReward(TMR.load(path, device, text_encoder)) for path in options.reward_path]
+    rewards = tmr_models(options, device)
     if "evaluator" in options.reward:
         files = EvaluatorFiles.find(
             folder.name, folder.path, options.evaluator_dir, options.glove_dir
@@ -65,8 +84,46 @@ def load_reward(options: RewardOptions, device: torch.device, *splits: MotionDat
         rewards.append(EvaluatorReward(CoEmbedder.load(files, device), tokens))
     if "realign" in options.reward:
         rewards.append(load_realign(options, device, splits[-1]))
+    first = splits[0]
+    rewards += functions_of(options, folder.skeleton, first.annotations, first.stats)
+    return combine(rewards, options, folder.skeleton)
+
+
+def load_reward_without_data(
+    options: RewardOptions, device: torch.device, skeleton: Skeleton
+) -> Reward:
+    """The reward for motions of prompts that no dataset holds. Raises UserError as `load_reward`
+    does, and for what needs a dataset."""
+    for kind in ("evaluator", "realign"):
+        if kind in options.reward:
+            raise UserError(f"--reward {kind} needs a dataset; name it with --dataset")
+    rewards = tmr_models(options, device)
+    rewards += functions_of(options, skeleton)
+    return combine(rewards, options, skeleton)
+
+
+def tmr_models(options: RewardOptions, device: torch.device) -> list[Reward]:
+    paths = options.reward_path if "tmr" in options.reward else []
+    text_encoder = options.reward_text_encoder_path
+    return [TMRReward(TMR.load(path, device, text_encoder)) for path in paths]
+
+
+def functions_of(
+    options: RewardOptions,
+    skeleton: Skeleton,
+    notes: Annotations | None = None,
+    stats: Statistics | None = None,
+) -> list[Reward]:
+    return [
+        FunctionReward(name, find_function(name, skeleton, notes), skeleton, stats)
+        for name in options.functions
+    ]
+
+
+def combine(rewards: list[Reward], options: RewardOptions, skeleton: Skeleton) -> Reward:
+    """Their weighted sum. Raises UserError for one that reads other motions."""
     for reward in rewards:
-        reward.check(folder.skeleton)
+        reward.check(skeleton)
     weights = options.reward_weights or [1.0] * len(rewards)
     return rewards[0] if len(rewards) == 1 else WeightedReward(rewards, weights)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from data_loaders.skeleton import Skeleton
+from data_loaders.skeleton import SKELETONS, Skeleton
 
 if TYPE_CHECKING:  # Pillow is an extra; its absence is told by sample.video
     from PIL import Image, ImageDraw
@@ -26,7 +26,7 @@ SHADOW: Color = (203, 210, 221)
 PATH: Color = (122, 134, 154)
 COLORS = {"left": LEFT, "right": RIGHT, "middle": TORSO}
 
-UNITS_PER_METRE = {"humanml": 1.0, "kit": 1000.0}
+UNITS_PER_METRE = {s.name: s.units_per_metre for s in SKELETONS.values()}
 AZIMUTH, ELEVATION = math.radians(32), math.radians(16)
 DISTANCE = 9.0  # metres from the camera to its target
 TILE_SIZE, FLOOR_RADIUS = 0.5, 3.5  # metres

@@ -16,19 +16,24 @@ from data_loaders.skeleton import HUMANML, SKELETONS, Skeleton
 from data_loaders.vocabulary import unknown_words
 from diffusion.samplers import Denoiser
 from diffusion.sampling import SamplerOptions
+from export.formats import FORMATS as EXPORTED
+from export.formats import ExportOptions, export_motions
 from model.checkpoint_files import find_checkpoint, label_of, read_model_args, run_folder
 from model.families import GeneratorOptions, MotionFamily
 from model.momask.generator import MoMaskGenerator
 from model.momask.options_file import FAMILY as MOMASK
 from model.seam import Samples
-from model.shipped import MODEL_FILE, SHIPPED
+from model.shipped import MODEL_FILE, REWARD_FILE, SHIPPED
+from rewards.best_of import BestOf, BestOfOptions
+from rewards.load import load_reward, load_reward_without_data
+from sample.exported import named_results
 from sample.results import Results, save_results
 from sample.video import FORMATS, Panel, video_suffix, write_video
 from sample.viewer.page import check_size, write_pages
 from sample.viewer.results import runs_of, stated_facts
 from utils.devices import pick_device
 from utils.errors import UserError
-from utils.files import prepare_output_dir
+from utils.files import check_output_dir, prepare_output_dir
 from utils.masks import match_frames
 from utils.options import option, with_default
 from utils.seeding import torch_generator
@@ -57,7 +62,7 @@ class SamplingOptions(GeneratorOptions):
 
 
 @dataclass
-class Options(SamplingOptions, DatasetOptions):
+class Options(SamplingOptions, DatasetOptions, BestOfOptions, ExportOptions):
     model_path: str = option(
         str(SHIPPED / MODEL_FILE),
         "checkpoint, e.g. save/NAME/model000750000.pt; by default the small one of the project",
@@ -68,6 +73,17 @@ class Options(SamplingOptions, DatasetOptions):
         DatasetOptions, "dataset", "", help="dataset to draw captions from; none = the checkpoint's"
     )
     split: str = option("test", "its split")
+    reward_path: list[str] = with_default(
+        BestOfOptions,
+        "reward_path",
+        [str(SHIPPED / REWARD_FILE)],
+        help="run folders of the TMR models of --best_of; by default the project's small one",
+    )
+    export: list[str] = option(
+        [],
+        "formats for other tools, written to the folder `export` (docs/export.md)",
+        choices=EXPORTED,
+    )
 
 
 def read_prompts(options: SamplingOptions) -> list[str]:
@@ -209,8 +225,14 @@ def sample_joints(
     return sample_motions(generator, captions, torch.full((len(captions),), frames), options).x
 
 
+def prompts_at_once(generator: MotionFamily | BestOf, options: GeneratorOptions) -> int:
+    """How many prompts make a batch of ``--batch_size`` motions."""
+    count = generator.count if isinstance(generator, BestOf) else 1
+    return max(1, options.batch_size // count)
+
+
 def sample_motions(
-    generator: MotionFamily,
+    generator: MotionFamily | BestOf,
     captions: list[str],
     lengths: Tensor,
     options: GeneratorOptions,
@@ -224,14 +246,17 @@ def sample_motions(
     """
     rng = torch_generator(options.seed, generator.device)
     condition = generator.encode_text(captions)
-    parts = torch.arange(len(captions)).split(options.batch_size)
+    parts = torch.arange(len(captions)).split(prompts_at_once(generator, options))
     batches = [(rows, part) for rows in lengths.split(len(captions)) for part in parts]
     usual = generator.sampler
     steps = usual.steps or generator.levels
     drawn = []
     with progress(total=len(batches) * steps, desc="denoising", unit="step") as bar:
         sampler = ShownSampler(usual.name, usual.steps, usual.eta, bar=bar)
-        generator = replace(generator, sampler=sampler)
+        if isinstance(generator, BestOf):
+            generator = generator.with_sampler(sampler)
+        else:
+            generator = replace(generator, sampler=sampler)
         for frames, part in batches:
             like = generator.blank(frames[part].to(generator.device))
             drawn.append(generator.decode(generator.sample(condition[part], like, rng)).to("cpu"))
@@ -267,25 +292,47 @@ def write_videos(folder: Path, results: Results, skeleton: Skeleton, suffix: str
             bar.update()
 
 
+def with_choice(
+    generator: MotionFamily, options: Options, drawn_from: str
+) -> MotionFamily | BestOf:
+    """The generator, or the best of its motions with --best_of.
+
+    drawn_from: the dataset of the captions, or nothing. Raises UserError where a reward is missing
+    or does not fit.
+    """
+    if options.best_of == 1:
+        return generator
+    if drawn_from:
+        data = open_dataset(drawn_from, options.split, options.data_dir)
+        reward = load_reward(options, generator.device, data)
+    else:
+        reward = load_reward_without_data(options, generator.device, generator.skeleton)
+    return BestOf(generator, reward, options.best_of, options.batch_size)
+
+
 def generate(options: Options) -> Path:
     """Run the script; returns the output folder. User mistakes are told before a model loads."""
     args = read_model_args(options.model_path)
     check_length(options.motion_length, options.model_path)
+    options.check_formats(options.export, stated_skeleton(options.model_path))
     suffix = video_suffix(options.video)
-    captions = read_prompts(options)
+    captions, drawn_from = read_prompts(options), options.dataset
     dataset = options.dataset or str(args.get("dataset", "humanml"))
     if not captions:
-        captions = draw_captions(dataset, options)
+        captions, drawn_from = draw_captions(dataset, options), dataset
     if options.page:
         check_size(len(captions), options.num_repetitions)
-    folder = prepare_output_dir(
-        options.output_dir or default_output_dir(options), options.overwrite, option="--output_dir"
-    )
+    place = options.output_dir or default_output_dir(options)
+    check_output_dir(place, options.overwrite, option="--output_dir")
     generator = load_for_sampling(options.model_path, options)
+    chosen = with_choice(generator, options, drawn_from)
+    folder = prepare_output_dir(place, options.overwrite, option="--output_dir")
     lengths = motion_lengths(generator, captions, options, options.num_repetitions)
     path = find_checkpoint(options.model_path)
     warn_of_the_unknown(path, captions, int(lengths.min()), generator.skeleton)
-    motions = sample_motions(generator, captions, lengths, options)
+    motions = sample_motions(chosen, captions, lengths, options)
+    if isinstance(chosen, BestOf):
+        print(chosen.summary())
     results = Results(
         motion=motions.x.permute(0, 2, 3, 1).contiguous().numpy(),
         text=captions * options.num_repetitions,
@@ -297,6 +344,9 @@ def generate(options: Options) -> Path:
     if options.page:
         runs = runs_of(results, options.seed, stated_facts(dataset, options.data_dir))
         write_pages(folder, runs, generator.skeleton, title=folder.name)
+    if options.export:
+        errors = export_motions(named_results(results), options.export, folder / "export", options)
+        print(errors.table())
     if suffix:
         write_videos(folder, results, generator.skeleton, suffix)
     return folder

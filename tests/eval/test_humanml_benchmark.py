@@ -69,6 +69,18 @@ def test_a_small_split_lowers_the_pairs_of_diversity_in_one_line(place: Path, ca
         prepare_evaluation(options_of(place, diversity_pairs=64))
 
 
+def test_best_of_several_is_another_row(place: Path, tmp_path: Path) -> None:
+    settings = {"output_dir": str(tmp_path), "reward": ["jerk"], "replications": 1}
+    reward = {}
+    for count in (1, 3):
+        path = evaluate(options_of(place, **settings, best_of=count))
+        reward[count] = read_json(path.with_suffix(".json"))["quality"]["generated"]["reward"]
+    assert path.name.endswith("_debug_best3.log")
+    assert reward[3] > reward[1]
+    with pytest.raises(UserError, match="--best_of needs a reward"):
+        options_of(place, best_of=2).validate()
+
+
 def test_whole_evaluation_is_written_and_repeatable(place: Path, tmp_path: Path) -> None:
     path = evaluate(options_of(place, output_dir=str(tmp_path / "one")))
     assert path.name == "eval_humanml_mdm_000000007_gscale2.5_debug.log"
