@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from data_loaders.skeleton import Skeleton
-from diffusion.sampling import SAMPLERS
+from diffusion.sampling import SAMPLERS, SamplerOptions
 from export.formats import ExportOptions, NamedMotion, export_motions
 from model.checkpoint_files import read_model_args
 from model.families import GeneratorOptions, MotionFamily
@@ -119,9 +119,15 @@ class Studio:
 
     @property
     def first_wish(self) -> Wish:
-        """What the page starts with."""
-        o = self.options
-        return Wish(guidance=o.guidance_param, sampler=o.sampler, steps=o.sample_steps, seed=o.seed)
+        """What the page starts with: the options, else what is usual for the first model."""
+        first = next(iter(self.generators.values()))
+        usual = first.sampler
+        return Wish(
+            guidance=first.guidance,
+            sampler=usual.name,
+            steps=usual.steps or 0,
+            seed=self.options.seed,
+        )
 
     def fulfil(self, wish: Wish) -> list[Run]:
         """A run per model and variant. Raises UserError for a length that the models lack."""
@@ -129,10 +135,9 @@ class Studio:
         self.progress = Progress(models=len(self.generators))
         runs = []
         for name, generator in self.generators.items():
-            guided = replace(generator, guidance=wish.guidance)
-            settings = replace(
-                self.options, seed=wish.seed, sampler=wish.sampler, sample_steps=wish.steps
-            )
+            sampler = SamplerOptions(wish.sampler, wish.steps or None)
+            guided = replace(generator, guidance=wish.guidance, sampler=sampler)
+            settings = replace(self.options, seed=wish.seed)
             prompts = [wish.prompt] * wish.variants
             lengths = torch.full((wish.variants,), frames)
             with torch.inference_mode():
