@@ -67,7 +67,8 @@ def test_models_of_kit_are_judged(space: Workspace, tmp_path: Path) -> None:
     run_main("eval.eval_tmr", [*arguments.split(), *rewards.split(), "--split", "val"])
     (figures,) = read_json(table)["rows"][space.base.parent.name]
     assert 0 <= figures["reward"] <= 1
-    run_main("eval.eval_tmr", [*arguments.split(), *rewards.split(), "--best_of", "3"])
-    (best,) = read_json(table)["rows"]["base"]
+    more = "--split val --best_of 3"
+    run_main("eval.eval_tmr", [*arguments.split(), *rewards.split(), *more.split()])
+    (best,) = read_json(table)["rows"][space.base.parent.name]
     assert best["reward"] > figures["reward"]
     assert figures["invalid_motions"] == 0
