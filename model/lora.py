@@ -6,6 +6,7 @@ matrix of queries, keys and values is none and stays as it is.
 """
 
 import copy
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,7 +113,9 @@ def save_lora(path: Path, model: nn.Module) -> None:
         if "lora_" in name
     }
     with atomic_write(path) as temporary:
-        save_file(state, temporary, {name: str(number) for name, number in numbers.items()})
+        save_file(
+            state, temporary, {"options": json.dumps(numbers)}
+        )  # one entry: their order varies
 
 
 def load_lora(path: Path, model: nn.Module) -> None:
@@ -122,10 +125,10 @@ def load_lora(path: Path, model: nn.Module) -> None:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            numbers = file.metadata() or {}
+            numbers = json.loads((file.metadata() or {})["options"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         options = LoraOptions(int(numbers["lora_rank"]), float(numbers["lora_alpha"]))
-    except (SafetensorError, OSError, KeyError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} holds no adapters that can be read ({error})") from None
     add_lora(model, options, seed=0)
     own = {name.replace(".default", ""): p for name, p in model.named_parameters()}
