@@ -17,6 +17,7 @@ from data_loaders.features import feature_slices
 from data_loaders.skeleton import Skeleton
 from utils.errors import UserError
 from utils.files import atomic_write, read_array
+from utils.seals import check_seal
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Statistics:
     def load_together(path: Path, name: str) -> "Statistics":
         """What `save_together` wrote. Raises UserError when the file is damaged."""
         try:
+            check_seal(path)
             with np.load(path, allow_pickle=False) as file:
                 mean, std = torch.from_numpy(file["mean"]), torch.from_numpy(file["std"])
         except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:

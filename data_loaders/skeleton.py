@@ -40,6 +40,7 @@ class Skeleton:
     mirror: tuple[int, ...]
     target_offsets: tuple[tuple[float, float, float], ...] | None = None
     max_length: int = 196
+    units_per_metre: float = 1.0
 
     @property
     def num_joints(self) -> int:
@@ -135,6 +136,7 @@ KIT = Skeleton(
     fps=12.5,
     min_length=24,
     mirror=(0, 1, 2, 3, 4, 8, 9, 10, 5, 6, 7, 16, 17, 18, 19, 20, 11, 12, 13, 14, 15),
+    units_per_metre=1000.0,
 )
 
 SKELETONS = {skeleton.name: skeleton for skeleton in (HUMANML, KIT)}

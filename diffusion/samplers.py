@@ -90,21 +90,29 @@ def sample_ddim(
 
     The last step leads to the schedule's `ddim_end`.
     """
-    schedule = diffusion.schedule
-    first = schedule.num_timesteps - 1 if start is None else start
-    now, before = schedule.alphas_cumprod, schedule.alphas_cumprod_prev.clone()
-    before[0] = schedule.ddim_end
-    sigma = eta * ((1 - before) / (1 - now)).sqrt() * (1 - now / before).sqrt()
-    direction = (1 - before - sigma**2).clamp(min=0).sqrt()
-    signal = before.sqrt()
+    first = diffusion.schedule.num_timesteps - 1 if start is None else start
     for executed, index in enumerate(range(first, -1, -1)):
-        t = torch.full((len(x),), index, device=x.device)
         x0 = _predict_x0(denoise, diffusion, x, index, inpainting, clip)
-        eps = diffusion.predict_eps(x, t, x0)
-        x = float(signal[index]) * x0 + float(direction[index]) * eps
-        if sigma[index] > 0:
-            x = x + float(sigma[index]) * noise(executed)
+        x, sigma = ddim_step(diffusion, x, x0, index, eta)
+        if sigma > 0:
+            x = x + sigma * noise(executed)
     return x
+
+
+def ddim_step(
+    diffusion: GaussianDiffusion, x: Tensor, x0: Tensor, index: int, eta: float = 0.0
+) -> tuple[Tensor, float]:
+    """Mean and deviation of the next x, from x at step `index` and its x0 (DDIM, Eq. 12).
+
+    Differentiable in x and x0.
+    """
+    schedule = diffusion.schedule
+    now = float(schedule.alphas_cumprod[index])
+    before = float(schedule.alphas_cumprod_prev[index]) if index else schedule.ddim_end
+    sigma = eta * math.sqrt((1 - before) / (1 - now)) * math.sqrt(max(0.0, 1 - now / before))
+    direction = math.sqrt(max(0.0, 1 - before - sigma**2))
+    eps = diffusion.predict_eps(x, torch.full((len(x),), index, device=x.device), x0)
+    return math.sqrt(before) * x0 + direction * eps, sigma
 
 
 @torch.no_grad()

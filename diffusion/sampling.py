@@ -1,6 +1,6 @@
 """How a diffusion model is sampled: the algorithm, the executed steps, and where it starts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -64,6 +64,19 @@ class SamplerOptions:
         if self.name.startswith("dpm"):
             return select_by_snr(schedule, steps)
         return select_timesteps(total, str(steps))
+
+
+@dataclass(frozen=True)
+class SamplerChoice:
+    """What a command line chooses of a model's usual `SamplerOptions`, None being its own choice;
+    0 steps = all of the model's."""
+
+    name: str | None = None
+    steps: int | None = None
+
+    def of(self, usual: SamplerOptions) -> SamplerOptions:
+        steps = usual.steps if self.steps is None else self.steps or None
+        return replace(usual, name=self.name or usual.name, steps=steps)
 
 
 @dataclass(frozen=True)

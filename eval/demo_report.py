@@ -13,7 +13,7 @@ from utils.start import entry_point
 from dataclasses import dataclass
 from typing import Any
 
-from eval.judging import Figures, format_table
+from eval.judging import Figures, format_table, sampling_words
 from eval.seed_spread import Difference, Row, benchmark_rows, differences, judged_rows
 from utils.commands import typed
 from utils.errors import UserError
@@ -97,7 +97,7 @@ def judged_table(report: dict[str, Any]) -> str:
     rows = {n: [Figures(**seed) for seed in found[n]] for n in ("real", *options["names"])}
     heading = (
         f"{options['dataset']}, {options['split']} split, {report['captions']} captions, "
-        f"{options['sampler']} with {options['sample_steps'] or 'all'} steps, seed "
+        f"{sampling_words(options)}, seed "
         f"{options['seed']}:"
     )
     return f"{heading}\n\n{format_table(rows)}"
@@ -148,7 +148,7 @@ def commands(options: Options, report: dict[str, Any]) -> str:
         --output_dir save/my_motion --model_path {base} {options.tuned_path}
     # the same tuning without the gate: every generated motion counts as unpreferred
     python -m train.train_sopo --config configs/demo/sopo.yaml --method dsopo \\
-        --save_dir save/dsopo --model_path {base} --reward_path {used["reward_path"]}
+        --save_dir save/dsopo --model_path {base} --reward_path {" ".join(used["reward_path"])}
     # reward, judge, base and evaluators from nothing as well, in about an hour
     python -m train.demo --full"""
     )
@@ -187,6 +187,8 @@ them is called better or worse.
 
 Captions chosen by the judge's gain alone, the real clip beside the models, reward, judge's score
 and facts at each: {options.examples}/examples.md
+
+In 3-D, for a browser, with captions from all over that order: {options.examples}/index.html
 
 {commands(options, results.report)}
 """

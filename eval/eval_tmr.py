@@ -4,7 +4,8 @@
         --judge_path save/judge --names base sopo sopo --output save/table.json \\
         --model_path save/mdm/model000002000.pt save/sopo{1,2}/model000000100.pt
 
-For every model, one motion is generated for the first caption of each clip, from the same noise.
+For every model, one motion is generated for the first caption of each clip, from the same noise,
+or several, of which the training reward keeps the best (--best_of).
 Checkpoints of one name are seeds of one method: their row is the mean and the 95 % interval.
 The table shows the training reward beside figures that training never saw: retrieval by a second
 TMR (pools of 32 distinct meanings, the whole split, and hard pools that share the content), FID in
@@ -18,26 +19,38 @@ from dataclasses import asdict, dataclass
 
 from eval.judging import JudgedOptions, embed, format_table, judge_motions, load_judge
 from eval.motion_sets import FiguresFile, generated_motions, load_model, open_split, real_motions
-from utils.options import option, parse_options
+from rewards.best_of import BestOf, BestOfOptions
+from rewards.load import load_reward
+from utils.devices import pick_device
+from utils.options import parse_options, with_default
 
 
 @dataclass
-class Options(FiguresFile, JudgedOptions):
-    reward_path: str = option("", "run folder of the training reward", required=True)
+class Options(FiguresFile, JudgedOptions, BestOfOptions):
+    reward_path: list[str] = with_default(
+        BestOfOptions, "reward_path", [], help="run folders of the training reward"
+    )
+
+    def validate(self) -> None:
+        JudgedOptions.validate(self)
+        BestOfOptions.validate(self)
 
 
 @entry_point
 def main() -> None:
     options = parse_options(Options, description=__doc__)
     data = open_split(options)
-    reward = load_judge(options.reward_path, options, data.skeleton)
+    reward = load_reward(options, pick_device(options.device), data)
     judge = load_judge(options.judge_path, options, data.skeleton)
     real = real_motions(data, options.batch_size)
     embeddings = embed(judge, real)
     rows = {"real": [judge_motions(real, embeddings, data, reward, judge, options.seed)]}
     for name, path in zip(options.model_names(), options.model_path, strict=True):
         generator = load_model(path, options, data.skeleton)
-        motions = generated_motions(generator, real, options, name)
+        chosen = options.around(generator, reward, options.batch_size)
+        motions = generated_motions(chosen, real, options, name)
+        if isinstance(chosen, BestOf):
+            print(f"{name}: {chosen.summary()}")
         figures = judge_motions(motions, embeddings, data, reward, judge, options.seed)
         rows.setdefault(name, []).append(figures)
     print(f"{options.dataset}, {options.split} split, {len(real.captions)} captions")

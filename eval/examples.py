@@ -10,7 +10,9 @@ are ranked by the last model's score minus the first's, ties by the name of the 
 first, the middle and the last of that order are taken. Writes an animation per caption (the real
 motion, then those of the models, each above its score, its reward with --reward_path, and the facts
 of the caption that hold: gain1.gif, ..., median1.gif, ..., loss1.gif, ...), the first of each kind
-in one (examples.gif), a table of them as examples.md, and the same as examples.json.
+in one (examples.gif), a table of them as examples.md, and the same as examples.json. A page for the
+browser (index.html) plays real motion and models in step, for captions spread evenly over the whole
+order, the first and the last among them.
 """
 
 from utils.start import entry_point
@@ -31,6 +33,7 @@ from eval.judging import JudgedOptions, load_judge, scores
 from eval.motion_sets import MotionSet, generated_motions, load_model, real_motions
 from model.checkpoint_files import read_model_args
 from sample.video import Panel, video_suffix, write_video
+from sample.viewer.page import Motion, Run, write_pages
 from utils.errors import UserError
 from utils.files import prepare_output_dir, write_json, write_text
 from utils.options import option, parse_options
@@ -47,6 +50,7 @@ class Options(JudgedOptions):
     output_dir: str = option("", "folder for animations and table", required=True)
     overwrite: bool = option(False, "write into an existing folder")
     count: int = option(2, "captions of each kind: gain, median, loss", minimum=1)
+    page_captions: int = option(60, "captions on the page for the browser", minimum=1)
     video_fps: float = option(5.0, "about so many frames per second; files grow with it", minimum=1)
     video: str = option("gif", "gif is shown inside Markdown", choices=("auto", "mp4", "gif"))
 
@@ -112,6 +116,11 @@ class Comparison:
         return last - first
 
 
+def ranking(gains: Tensor, clips: list[str]) -> list[int]:
+    """The rows from the largest of `gains` ``[N]`` to the smallest, ties by clip name."""
+    return sorted(range(len(clips)), key=lambda row: (-float(gains[row]), clips[row]))
+
+
 def choose(gains: Tensor, clips: list[str], count: int) -> list[Choice]:
     """`count` of the largest, of the middle and of the smallest `gains` ``[N]``.
 
@@ -120,7 +129,7 @@ def choose(gains: Tensor, clips: list[str], count: int) -> list[Choice]:
     total = len(clips)
     if total < 3 * count:
         raise UserError(f"--count {count} needs {3 * count} captions, the split has {total}")
-    order = sorted(range(total), key=lambda row: (-float(gains[row]), clips[row]))
+    order = ranking(gains, clips)
     middle = (total - count) // 2
     places = {
         "gain": range(count),
@@ -207,6 +216,32 @@ def animate(
     write_video(path, rows, slower, title=captions, panel_size=PANEL_SIZE)
 
 
+def page_runs(compared: Comparison, skeleton: Skeleton, count: int, seed: int) -> list[Run]:
+    """`count` captions at even distances in the ranking, for the page: a run per model.
+
+    The last model's motions carry the gain as well, to order the page by.
+    """
+    real = compared.motions[REAL]
+    order = ranking(compared.gains, real.names)
+    places = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
+    found = {"judge": compared.scores, "reward": compared.rewards}
+    last = list(compared.motions)[-1]
+
+    def motion(name: str, part: MotionSet, row: int) -> Motion:
+        figures = {kind: float(by[name][row]) for kind, by in found.items() if by}
+        if name == last:
+            figures["gain"] = float(compared.gains[row])
+        caption = part.captions[row]
+        facts = compared.facts.get(caption, ())
+        joints = joints_of(part, row, skeleton)
+        return Motion(caption, joints, None if name == REAL else seed, figures, facts)
+
+    return [
+        Run(name, [motion(name, part, order[place]) for place in places])
+        for name, part in compared.motions.items()
+    ]
+
+
 def format_examples(examples: list[Example], summary: str) -> str:
     """A Markdown page: what all captions say, and a row per example."""
     names = list(examples[0].scores)
@@ -247,6 +282,8 @@ def run(options: Options) -> str:
     films[f"examples{suffix}"] = shown[:: options.count]  # the first gain, median and loss
     for file, rows in tqdm(films.items(), desc="animations"):
         animate(folder / file, rows, compared, skeleton, options.video_fps)
+    runs = page_runs(compared, skeleton, options.page_captions, options.seed)
+    write_pages(folder, runs, skeleton, title=f"{options.dataset}, {options.split} split")
     page = format_examples(examples, summarize(compared, options))
     write_text(folder / "examples.md", page)
     content = {

@@ -28,12 +28,13 @@ from eval.protocol import (
 )
 from eval.results_table import STYLES, Setting, format_table, rows_of
 from eval.split_embeddings import SplitEmbeddings
-from model.checkpoint_files import label_of, read_model_args
-from model.families import GeneratorOptions
+from model.checkpoint_files import find_checkpoint, label_of, read_model_args, run_folder
+from model.families import GeneratorOptions, usual_guidance
 from model.seam import MotionGenerator, Samples
-from rewards.co_embedding import READ_BEYOND, CoEmbedder, EvaluatorFiles, EvaluatorPaths
+from rewards.best_of import BestOfOptions
+from rewards.co_embedding import READ_BEYOND, CoEmbedder, EvaluatorFiles
+from rewards.load import load_reward
 from rewards.seam import check_width
-from rewards.tmr import TMRTextOptions
 from utils.devices import pick_device
 from utils.errors import UserError
 from utils.files import write_json, write_text
@@ -43,7 +44,7 @@ from utils.seeding import torch_generator
 
 
 @dataclass
-class Options(GeneratorOptions, DatasetOptions, EvaluatorPaths, TMRTextOptions):
+class Options(GeneratorOptions, DatasetOptions, BestOfOptions):
     model_path: str = option(
         "", "checkpoint, e.g. save/NAME/model000475000.pt", required=True, free="resume"
     )
@@ -68,12 +69,26 @@ class Options(GeneratorOptions, DatasetOptions, EvaluatorPaths, TMRTextOptions):
     judge_path: str = option(
         "", "run folder of a TMR that no training has seen; none = skip", free="resume"
     )
-    reward_path: str = option(
-        "", "run folder of the training reward, to show beside the judge", free="resume"
+    reward_path: list[str] = with_default(
+        BestOfOptions,
+        "reward_path",
+        [],
+        help="run folders of the training reward, to show beside the judge and for --best_of",
     )
     measure_motions: bool = option(
         False, "feet, jerk and stated facts, without a judge as well", free="resume"
     )
+
+    def validate(self) -> None:
+        if self.rewarded:
+            BestOfOptions.validate(self)
+        elif self.best_of > 1:
+            raise UserError("--best_of needs a reward: --reward_path, or --reward with a function")
+
+    @property
+    def rewarded(self) -> bool:
+        """Is a reward asked for?"""
+        return bool(self.reward_path) or self.reward != ["tmr"]
 
     def protocol(self) -> Protocol:
         """The mode's protocol with the sizes that were given."""
@@ -213,16 +228,21 @@ def _broken(embedded: Tensor, prompts: Prompts) -> list[str]:
 
 def log_path(options: Options) -> Path:
     """Upstream's name; a sampler or split that upstream does not have is appended."""
-    model_path = Path(options.model_path).resolve()
-    name = f"eval_humanml_{model_path.parent.name}_{label_of(model_path)}"
-    if options.guidance_param != 1:
-        name += f"_gscale{options.guidance_param}"
+    model_path = find_checkpoint(options.model_path).resolve()
+    folder = run_folder(model_path)
+    name = f"eval_humanml_{folder.name}_{label_of(model_path)}"
+    guidance = options.guidance_param
+    guidance = usual_guidance(model_path) if guidance is None else guidance
+    if guidance != 1:
+        name += f"_gscale{guidance}"
     name += f"_{options.eval_mode}"
-    if options.sampler != "ancestral" or options.sample_steps:
-        name += f"_{options.sampler}{options.sample_steps or ''}"
+    if options.sampler not in (None, "ancestral") or options.sample_steps:
+        name += f"_{options.sampler or ''}{options.sample_steps or ''}"
+    if options.best_of > 1:
+        name += f"_best{options.best_of}"
     if options.split != "test":
         name += f"_{options.split}"
-    return Path(options.output_dir or model_path.parent) / f"{name}.log"
+    return Path(options.output_dir or folder) / f"{name}.log"
 
 
 @dataclass(frozen=True)
@@ -261,13 +281,12 @@ def prepare_evaluation(options: Options) -> Prepared:
     generator = options.load_generator(options.model_path, device, data.skeleton)
     generator = replace(generator, spill=READ_BEYOND)
     check_width("the evaluators", embedder.stats.feature_dim, data.skeleton, "pass --evaluator_dir")
-    judges = Judges.load(
-        options.judge_path,
-        options.reward_path,
-        options.reward_text_encoder_path,
-        data.skeleton,
-        device,
-    )
+    reward = load_reward(options, device, data) if options.rewarded else None
+    text_encoder = options.reward_text_encoder_path
+    judges = Judges.load(options.judge_path, reward, text_encoder, data.skeleton, device)
+    chosen = generator
+    if reward is not None:
+        chosen = options.around(generator, reward, options.batch_size)
     setting = Setting(
         dataset=dataset,
         split=options.split,
@@ -276,7 +295,7 @@ def prepare_evaluation(options: Options) -> Prepared:
         seed=options.seed,
         **asdict(protocol),
     )
-    evaluation = Evaluation(generator, SplitEmbeddings(data, embedder), embedder, protocol, options)
+    evaluation = Evaluation(chosen, SplitEmbeddings(data, embedder), embedder, protocol, options)
     evaluation.check_meanings()
     return Prepared(evaluation, setting, judges)
 
@@ -332,11 +351,11 @@ def evaluate(options: Options) -> Path:
     progress = Progress(path, fixed | asdict(prepared.setting))
     replications = run_logged(prepared, progress, options.resume)
     evaluation, quality = prepared.evaluation, {}
-    if options.measure_motions or options.judge_path or options.reward_path:
+    if options.measure_motions or options.judge_path or options.rewarded:
         data = evaluation.split.data
         quality = measure_generator(evaluation.generator, data, prepared.judges, options)
     content = {
-        "name": Path(options.model_path).resolve().parent.name,
+        "name": run_folder(Path(options.model_path).resolve()).name,
         "setting": asdict(prepared.setting),
         "options": asdict(options),
         "results": report(summarize(replications)),

@@ -1,7 +1,9 @@
 """What TMR models and the oracle say of a set of motions: the figures of one row of a table."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +12,11 @@ from torch import Tensor
 from data_loaders.facts import FactAccuracy, score_facts
 from data_loaders.features import features_to_joints
 from data_loaders.humanml import MotionDataset
+from data_loaders.motion_quality import foot_skating
 from data_loaders.skeleton import Skeleton
-from eval.metrics import fid, foot_skating
+from eval.metrics import fid
 from eval.motion_sets import MotionSet, SampledOptions
+from rewards.seam import Reward
 from rewards.tmr import TMRReward, TMRTextOptions
 from tmr.retrieval import retrieval_in_pools
 from utils.devices import pick_device
@@ -59,7 +63,7 @@ def judge_motions(
     motions: MotionSet,
     real_embeddings: Tensor,
     data: MotionDataset,
-    reward: TMRReward,
+    reward: Reward,
     judge: TMRReward,
     seed: int,
 ) -> Figures:
@@ -96,7 +100,7 @@ def judge_motions(
     )
 
 
-def scores(reward: TMRReward, motions: MotionSet) -> Tensor:
+def scores(reward: Reward, motions: MotionSet) -> Tensor:
     """Rewards ``[N]`` on the CPU, in batches."""
     parts = [motions.rows(r) for r in torch.arange(len(motions.captions)).split(256)]
     return torch.cat([reward.score(p.samples, p.captions).cpu() for p in parts])
@@ -134,6 +138,12 @@ COLUMNS = {
     "sides": ("side_facts", "{:.3f}"),
     "skating": ("foot_skating", "{:.3f}"),
 }
+
+
+def sampling_words(options: Mapping[str, Any]) -> str:
+    """How the options of an evaluation say that models are sampled."""
+    sampler, steps = options["sampler"] or "the model's own sampler", options["sample_steps"]
+    return sampler if steps is None else f"{sampler} with {steps or 'all'} steps"
 
 
 def format_cell(form: str, values: list[float | None]) -> str:

@@ -13,6 +13,7 @@ from utils.start import entry_point
 
 import json
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -72,14 +73,16 @@ class Curve:
 def read_run(folder: str | Path) -> dict[str, Series]:
     """All logged figures of a run. A step logged twice, as after a resume, counts as logged last.
 
-    Raises UserError when the folder has no metrics file, or a damaged one.
+    Raises UserError when the folder has no metrics file, or one with a damaged line; a last
+    line that a kill has torn is left out.
     """
     path = Path(folder) / "metrics.jsonl"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         raise UserError(f"{path} does not exist; --runs takes folders of training runs") from None
     found: dict[str, Series] = {}
+    lines = text.splitlines()
     for number, line in enumerate(lines, start=1):
         try:
             record: dict[str, Any] = json.loads(line)
@@ -87,6 +90,9 @@ def read_run(folder: str | Path) -> dict[str, Series]:
             for name, value in record.items():
                 found.setdefault(name, {})[step] = float(value)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
+            if number == len(lines) and not text.endswith("\n"):
+                print(f"warning: {path}: the last line is torn and left out", file=sys.stderr)
+                break
             reason = f"{type(error).__name__}: {error}"
             raise UserError(f"{path}, line {number} is no logged step ({reason})") from None
     return found

@@ -1,4 +1,4 @@
-"""The field's metrics, as functions of embeddings (Guo et al. 2022) and of joints.
+"""The field's metrics, as functions of embeddings (Guo et al. 2022).
 
 All distances are Euclidean. Embeddings are ``[N, d]`` arrays; row i of the texts belongs to row i
 of the motions.
@@ -6,12 +6,9 @@ of the motions.
 
 import numpy as np
 
-from data_loaders.skeleton import Skeleton
 from utils.errors import UserError
 
 POOL = 32  # R-Precision is defined on pools of this size
-FOOT_HEIGHT = 0.05  # metres above the clip's lowest foot position: the foot is down
-FOOT_SLIDE = 0.5  # metres per second: a foot that is down and faster than this is skating
 
 
 def distance_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -106,11 +103,3 @@ def multimodality(
     second = rng.choice(embeddings.shape[1], times, replace=False)
     difference = np.asarray(embeddings[:, first], np.float64) - embeddings[:, second]
     return float(np.linalg.norm(difference, axis=2).mean())
-
-
-def foot_skating(joints: np.ndarray, skeleton: Skeleton) -> float:
-    """Share of frames in which a foot that is down slides: joints ``[T, J, 3]`` in metres."""
-    feet = joints[:, [skeleton.left_foot[1], skeleton.right_foot[1]]]
-    down = feet[:-1, :, 1] < feet[..., 1].min() + FOOT_HEIGHT
-    speed = np.linalg.norm(np.diff(feet[..., [0, 2]], axis=0), axis=-1) * skeleton.fps
-    return float((down & (speed > FOOT_SLIDE)).any(axis=1).mean())

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from data_loaders.features import features_to_joints
 from data_loaders.humanml import MotionDataset
+from data_loaders.motion_quality import jerk
 from data_loaders.skeleton import Skeleton
 from eval.judging import embed, measure_joints, scores
 from eval.motion_sets import MotionSet, SampledOptions, generated_motions, real_motions
 from model.seam import MotionGenerator
+from rewards.seam import Reward
 from rewards.tmr import TMRReward
 from tmr.retrieval import retrieval_metrics, similarity_matrix
 from utils.tables import markdown_table
@@ -46,22 +47,21 @@ class Judges:
     """judge: an independent TMR; reward: the one that was trained on. None = not asked."""
 
     judge: TMRReward | None
-    reward: TMRReward | None
+    reward: Reward | None
 
     @staticmethod
     def load(
         judge_path: str,
-        reward_path: str,
+        reward: Reward | None,
         text_encoder_path: str,
         skeleton: Skeleton,
         device: torch.device,
     ) -> "Judges":
-        """Raises UserError when a model is missing or reads another skeleton."""
-        models = [
-            TMRReward.load(path, device, text_encoder_path, skeleton) if path else None
-            for path in (judge_path, reward_path)
-        ]
-        return Judges(*models)
+        """Raises UserError when the judge is missing or reads another skeleton."""
+        judge = None
+        if judge_path:
+            judge = TMRReward.load(judge_path, device, text_encoder_path, skeleton)
+        return Judges(judge, reward)
 
     def measure(self, motions: MotionSet, data: MotionDataset) -> Quality:
         """Raises UserError when every motion is broken."""
@@ -108,13 +108,8 @@ def recall(judge: TMRReward, motions: MotionSet, data: MotionDataset) -> dict[st
 def mean_jerk(motions: MotionSet, skeleton: Skeleton) -> float:
     """Mean size of the third derivative of the joints' positions, in m/s^3."""
     pairs = zip(motions.motions, motions.lengths.tolist(), strict=True)
-    return float(np.mean([_jerk(motion[:length], skeleton) for motion, length in pairs]))
-
-
-def _jerk(motion: Tensor, skeleton: Skeleton) -> float:
-    joints = features_to_joints(motion, skeleton).double()
-    third = joints.diff(n=3, dim=0) * skeleton.fps**3
-    return float(third.norm(dim=-1).mean())
+    joints = [features_to_joints(m[:n].double(), skeleton).numpy() for m, n in pairs]
+    return float(np.mean([jerk(motion, skeleton.fps) for motion in joints]))
 
 
 def format_quality(rows: dict[str, Quality]) -> str:

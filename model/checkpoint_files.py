@@ -1,7 +1,8 @@
 """The files of a checkpoint that all families of motion generators share: names and statistics.
 
 A run's folder holds ``modelNNNNNNNNN.pt`` or an exported ``.safetensors`` file, ``args.json`` and
-``stats.npz``, the generator's mean and std.
+``stats.npz``, the generator's mean and std. The folders of MoMask's networks are upstream's, see
+model/momask/checkpoints.py.
 """
 
 import re
@@ -10,6 +11,7 @@ from typing import Any
 
 from data_loaders.humanml import resolve_dataset
 from data_loaders.normalizer import Statistics
+from model.momask.options_file import BASE_FILE, published_args, published_folder
 from model.single_file import is_single_file, read_single_args, read_single_stats
 from utils.errors import UserError
 from utils.files import read_json
@@ -28,15 +30,25 @@ def step_of(model_path: Path) -> int:
 
 def label_of(model_path: Path) -> str:
     """A checkpoint in the names of files: its step, or the name of a published one."""
-    return model_path.stem if model_path.suffix == LIGHTNING else f"{step_of(model_path):09d}"
+    named = model_path.suffix == LIGHTNING or published_folder(model_path)
+    return model_path.stem if named else f"{step_of(model_path):09d}"
+
+
+def run_folder(model_path: Path) -> Path:
+    """The folder that names the run of a checkpoint or is that run's, and holds what it left."""
+    inside = model_path if model_path.is_dir() else model_path.parent
+    return published_folder(model_path) or inside
 
 
 def find_checkpoint(model_path: str | Path) -> Path:
-    """A checkpoint file; of a run's folder the best by ``best.json``, else the newest.
+    """A checkpoint file; of a run's folder the best by ``best.json``, else the newest; of a folder
+    of MoMask's base transformer the last.
 
     Raises UserError when there is none.
     """
     path = Path(model_path)
+    if published_folder(path) == path:
+        path = path / "model" / BASE_FILE
     if path.is_dir():
         return _checkpoint_in(path)
     if not path.is_file():
@@ -68,6 +80,8 @@ def read_model_args(model_path: str | Path) -> dict[str, Any]:
     Raises UserError when the checkpoint or another one's arguments are missing.
     """
     model_path = find_checkpoint(model_path)
+    if (folder := published_folder(model_path)) is not None:
+        return published_args(folder)
     path = model_path.parent / "args.json"
     if is_single_file(model_path):
         args = read_single_args(model_path)

@@ -7,14 +7,18 @@ import torch
 
 from data_loaders.humanml import DataDirOptions
 from data_loaders.skeleton import Skeleton
-from diffusion.sampling import SAMPLERS, SamplerOptions
-from model.checkpoint_files import LIGHTNING, find_checkpoint, read_model_args
+from diffusion.sampling import SAMPLERS, SamplerChoice, SamplerOptions
+from model.checkpoint_files import LIGHTNING, find_checkpoint, read_model_args, run_folder
 from model.compiled import CompileOptions
+from model.latent.assembly import load_mld
 from model.latent.checkpoints import FAMILY as LATENT
-from model.latent.generator import MLDGenerator, load_mld
+from model.latent.generator import GUIDANCE as LATENT_GUIDANCE
+from model.latent.generator import MLDGenerator
+from model.mdm.generator import GUIDANCE as MDM_GUIDANCE
 from model.mdm.generator import MDMGenerator, load_mdm
-from model.momask.generator import MoMaskGenerator, is_published, load_momask_generator
-from model.momask.run_files import FAMILY as MOMASK
+from model.momask.generator import GUIDANCE as MOMASK_GUIDANCE
+from model.momask.generator import MoMaskGenerator, load_momask_generator
+from model.momask.options_file import FAMILY as MOMASK
 from model.text.encoders import TextEncoderOptions
 from utils.devices import DeviceOptions
 from utils.errors import UserError
@@ -37,9 +41,17 @@ class ComputeOptions(CompileOptions, DeviceOptions):
 class GeneratorOptions(DataDirOptions, TextEncoderOptions, ComputeOptions, SeedOptions):
     """For every script that samples from checkpoints."""
 
-    sampler: str = option("ancestral", "sampling algorithm", choices=SAMPLERS)
-    sample_steps: int = option(0, "denoising steps; 0 = all of the model's", minimum=0)
-    guidance_param: float = option(2.5, "guidance scale; 1 = plain conditional", minimum=0)
+    sampler: str | None = option(
+        None, "sampling algorithm; none = ancestral for MDM, ddim for MLD", choices=SAMPLERS
+    )
+    sample_steps: int | None = option(
+        None, "denoising steps, 0 = all of the model's; none = all for MDM, 50 for MLD", minimum=0
+    )
+    guidance_param: float | None = option(
+        None,
+        "guidance scale, 1 = plain conditional; none = as published: 2.5 for MDM, 7.5 for MLD",
+        minimum=0,
+    )
     batch_size: int = option(64, "motions generated at once", minimum=1)
 
     def load_generator(
@@ -52,7 +64,7 @@ class GeneratorOptions(DataDirOptions, TextEncoderOptions, ComputeOptions, SeedO
             device,
             data_dir=self.data_dir,
             text_encoder_path=self.text_encoder_path,
-            sampler=SamplerOptions(self.sampler, self.sample_steps or None),
+            sampler=SamplerChoice(self.sampler, self.sample_steps),
             guidance=self.guidance_param,
             autocast=self.autocast,
             compiled=self.compile,
@@ -74,7 +86,7 @@ class ModelListOptions:
             )
 
     def model_names(self) -> list[str]:
-        return self.names or [Path(path).resolve().parent.name for path in self.model_path]
+        return self.names or [run_folder(Path(path).resolve()).name for path in self.model_path]
 
 
 MotionFamily = MDMGenerator | MLDGenerator | MoMaskGenerator
@@ -86,7 +98,7 @@ def load_generator(
     *,
     data_dir: str = "",
     text_encoder_path: str = "",
-    sampler: SamplerOptions | None = None,
+    sampler: SamplerOptions | SamplerChoice | None = None,
     guidance: float | None = None,
     autocast: torch.dtype | None = None,
     compiled: bool = False,
@@ -94,12 +106,13 @@ def load_generator(
 ) -> MotionFamily:
     """A published or own checkpoint, or the best of a run's folder, ready to sample.
 
-    sampler and guidance: None = as the family samples. skeleton: the one that its motions must
-    have. Raises UserError for whatever is missing or does not fit.
+    sampler and guidance: None = as the family samples, and what a `SamplerChoice` leaves open as
+    well. skeleton: the one that its motions must have. Raises UserError for whatever is missing or
+    does not fit.
     """
-    path = Path(model_path)
+    path = find_checkpoint(model_path)
     generator: MotionFamily
-    if is_published(path) or is_momask(path := find_checkpoint(path)):
+    if is_momask(path):
         generator = load_momask_generator(path, device, text_encoder_path)
     else:
         load = load_mld if is_latent(path) else load_mdm
@@ -110,9 +123,19 @@ def load_generator(
             f"{generator.skeleton.feature_dim} features, the dataset holds {skeleton.name} motions "
             f"of {skeleton.feature_dim}; pass a matching --dataset"
         )
+    if isinstance(sampler, SamplerChoice):
+        sampler = sampler.of(generator.sampler)
     chosen = {"sampler": sampler, "guidance": guidance}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     return replace(generator, autocast=autocast, compiled=compiled, **chosen)
+
+
+def usual_guidance(model_path: str | Path) -> float:
+    """The scale at which the family of a checkpoint samples, without reading its weights."""
+    path = find_checkpoint(model_path)
+    if is_momask(path):
+        return MOMASK_GUIDANCE
+    return LATENT_GUIDANCE if is_latent(path) else MDM_GUIDANCE
 
 
 def is_latent(path: Path) -> bool:
@@ -121,5 +144,5 @@ def is_latent(path: Path) -> bool:
 
 
 def is_momask(path: Path) -> bool:
-    """Whether a checkpoint of a run is one of MoMask."""
+    """Whether a checkpoint is one of MoMask."""
     return path.suffix != LIGHTNING and read_model_args(path).get("family") == MOMASK

@@ -77,6 +77,14 @@ class Generator(Protocol):
     def padded_frames(self) -> int | None:
         """Frames that raw training batches must have; None: any, as padding is masked."""
 
+    @property
+    def predicts(self) -> str:
+        """What `error` is an error of: ``x0``, ``noise`` or ``tokens``."""
+
+    @property
+    def usual_candidates(self) -> int:
+        """K, the samples that preference optimisation draws per caption unless told otherwise."""
+
     def encode_text(self, captions: list[str]) -> Condition: ...
 
     def encode(self, raw: Samples, rng: torch.Generator | None = None) -> Samples:

@@ -17,6 +17,7 @@ from torch import Tensor
 from data_loaders.normalizer import Statistics
 from utils.errors import UserError
 from utils.files import atomic_write
+from utils.seals import ROOM, check_seal
 
 SUFFIX = ".safetensors"
 
@@ -34,6 +35,7 @@ def write_single_file(
         "args": json.dumps(args, sort_keys=True),
         "mean": json.dumps(stats.mean.tolist()),
         "std": json.dumps(stats.std.tolist()),
+        **ROOM,
     }
     # Two keys of MDM share the positional table, and safetensors refuses shared memory.
     tensors = {key: value.detach().cpu().clone().contiguous() for key, value in state.items()}
@@ -55,6 +57,7 @@ def read_single_stats(path: Path) -> Statistics:
 def read_single_state(path: Path) -> dict[str, Tensor]:
     """Raises UserError when the file is missing or damaged."""
     try:
+        check_seal(path)
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a readable .safetensors file ({error})") from None

@@ -2,6 +2,7 @@
 
     python -m prepare.check --task generate
     python -m prepare.check --task train --dataset kit --reward_path save/tmr_kit
+    python -m prepare.check --task train --model mld_star
 
 One row per asset: whether it loads, where it is (or what is wrong), and the command that brings it.
 The scripts' own loaders look for the files, without a network, so an asset that is named `ok` here
@@ -22,7 +23,8 @@ import torch
 from data_loaders.humanml import FOLDERS, DatasetOptions, open_dataset, resolve_dataset
 from data_loaders.skeleton import SKELETONS
 from model.checkpoint_files import load_stats, read_model_args
-from model.mdm.network import MDMConfig
+from model.families import is_latent
+from model.latent.checkpoints import read_settings, read_weights
 from model.text.encoders import TextEncoderOptions, build_text_encoder
 from rewards.co_embedding import CoEmbedder, EvaluatorFiles, EvaluatorPaths
 from rewards.tmr import TMRReward
@@ -67,6 +69,15 @@ PUBLISHED = {
         BY_HAND + FOLDERS["kit"],
     ),
 }
+# Latent models of HumanML3D: where they are, and what brings them.
+LATENT = {
+    "mld": ("save/mld_humanml3d/mld_humanml3d.ckpt", "bash prepare/download_mld.sh mld_humanml3d"),
+    "mld_star": ("save/motionlcm/mld_humanml/mld_humanml_v1.ckpt", "bash prepare/download_mld.sh"),
+    "mld_v2": ("save/motionlcm/mld_humanml/mld_humanml.ckpt", "bash prepare/download_mld.sh"),
+}
+TEXT_ENCODERS = {"mdm": "clip", "mld": "clip_large"} | dict.fromkeys(
+    ("mld_star", "mld_v2"), "sentence_t5"
+)
 TEXT_ENCODER_COMMAND = (
     "going online once; or for CLIP: bash prepare/download_clip.sh and --text_encoder_path clip"
 )
@@ -79,14 +90,21 @@ class Options(DatasetOptions, EvaluatorPaths, TextEncoderOptions):
     dataset: str = with_default(
         DatasetOptions, "dataset", "humanml", help="which dataset", choices=tuple(PUBLISHED)
     )
+    model: str = option("mdm", "whose published checkpoint it is", choices=("mdm", *LATENT))
     model_path: str = option("", "base checkpoint; none = the published one")
     reward_path: str = option("", "TMR run folder; none = the published one, or save/tmr_kit")
 
     def validate(self) -> None:
-        self.model_path = self.model_path or str(
-            here_or_project(PUBLISHED[self.dataset].model_path)
-        )
+        if self.model in LATENT and self.dataset != "humanml":
+            raise UserError(f"--model {self.model} is published for humanml alone; name that")
+        self.model_path = self.model_path or str(here_or_project(self.published_model[0]))
         self.reward_path = self.reward_path or PUBLISHED[self.dataset].reward_path
+
+    @property
+    def published_model(self) -> tuple[str, str]:
+        """Its place, and what brings it."""
+        published = PUBLISHED[self.dataset]
+        return LATENT.get(self.model, (published.model_path, published.model_command))
 
 
 @dataclass(frozen=True)
@@ -108,7 +126,7 @@ class Finding:
 def assets(options: Options) -> Iterator[Asset]:
     """What the task needs, in the order in which one fetches it."""
     published = PUBLISHED[options.dataset]
-    yield Asset("checkpoint", lambda: _checkpoint(options), published.model_command)
+    yield Asset("checkpoint", lambda: _checkpoint(options), options.published_model[1])
     yield Asset("statistics", lambda: _statistics(options), published.statistics_command)
     yield Asset("text encoder", lambda: _text_encoder(options), TEXT_ENCODER_COMMAND)
     for split in SPLITS[options.task]:
@@ -121,6 +139,8 @@ def assets(options: Options) -> Iterator[Asset]:
 
 def _checkpoint(options: Options) -> str:
     read_model_args(options.model_path)
+    if is_latent(Path(options.model_path)):
+        read_weights(options.model_path)
     return options.model_path
 
 
@@ -136,7 +156,10 @@ def _text_encoder(options: Options) -> str:
     args = read_model_args(path) if path.is_file() else {}
     if args.get("unconstrained"):
         return "none needed"
-    kind = str(args.get("text_encoder_type", MDMConfig().text_encoder_type))
+    if options.model in LATENT and path.is_file():
+        kind = read_settings(read_weights(path), args).text_encoder_type
+    else:
+        kind = str(args.get("text_encoder_type", TEXT_ENCODERS[options.model]))
     build_text_encoder(kind, options.text_encoder_path or None)
     return f"{kind} {options.text_encoder_path}".strip()
 

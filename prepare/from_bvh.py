@@ -8,7 +8,7 @@ captions.csv has the columns `file` and `caption`, one row per caption, and opti
 `meaning`, `family`, `split`, `labels` (docs/bvh.md). The result has the layout of HumanML3D (see
 prepare/write_dataset.py), so `--dataset NAME` opens it everywhere.
 
-Each clip is read, mapped to the 22 joints of HumanML3D (built-in maps for nine families of joint
+Each clip is read, mapped to the 22 joints of HumanML3D (built-in maps for ten families of joint
 names, or --joint_map FILE.yaml), resampled to 20 fps, turned to Y up, moved onto the reference
 body, set on the floor facing +Z, and written together with its left-right mirror image. Files that
 cannot be used are left out; OUT/report.json gives the reasons.

@@ -38,6 +38,7 @@ from train.preference.pairs import CandidateSampler
 from utils.devices import pick_device
 from utils.errors import UserError
 from utils.files import prepare_output_dir
+from utils.locks import FolderLock
 from utils.options import (
     changed_options,
     fixed_options,
@@ -149,8 +150,9 @@ def main() -> None:
     )
     candidates = CandidateSampler(policy, reward, options.num_candidates)
     index = plan(data, options)
-    folder = claim_folder(index, options)
-    generate(index, data, candidates, folder, options.seed)
+    with FolderLock(options.out):
+        folder = claim_folder(index, options)
+        generate(index, data, candidates, folder, options.seed)
     rewards = PairStore(folder).rewards
     best, worst = float(rewards.amax(dim=1).mean()), float(rewards.amin(dim=1).mean())
     print(f"{len(index.keys)} pairs in {folder}: mean reward of best {best:.3f}, worst {worst:.3f}")

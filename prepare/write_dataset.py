@@ -36,6 +36,8 @@ from data_loaders.skeleton import HUMANML, Skeleton, skeleton_for_dim
 from prepare.plausible import check_plausible
 from utils.errors import UserError
 from utils.files import read_array, write_json, write_text
+from utils.owners import is_running
+from utils.seals import seal
 
 SPLITS = ("train", "val", "test")
 
@@ -112,8 +114,10 @@ def write_motion(folder: Path, name: str, motion: ProcessedMotion) -> int:
     features = motion.features
     check_plausible(features, skeleton_for_dim(features.shape[1]))
     joints = features_to_joints(features, skeleton_for_dim(features.shape[1]))
-    np.save(folder / "new_joint_vecs" / f"{name}.npy", features.numpy())
-    np.save(folder / "new_joints" / f"{name}.npy", joints.numpy())
+    for part, values in (("new_joint_vecs", features), ("new_joints", joints)):
+        path = folder / part / f"{name}.npy"
+        np.save(path, values.numpy())
+        seal(path)
     return len(features)
 
 
@@ -261,19 +265,9 @@ def _remove_leftovers(out: Path) -> None:
         pattern = str(_temporary_name(out, kind)).removesuffix(str(os.getpid()))
         for name in glob.glob(f"{glob.escape(pattern)}*"):
             process = name.removeprefix(pattern)
-            if not process.isdigit() or _is_running(int(process)):
+            if not process.isdigit() or is_running(int(process)):
                 continue
             if kind == "old" and not out.exists():
                 Path(name).replace(out)
             else:
                 shutil.rmtree(name)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # it is somebody else's
-    return True

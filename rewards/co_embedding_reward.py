@@ -45,11 +45,12 @@ class EvaluatorReward:
 
     @torch.no_grad()
     def embed_texts(self, captions: list[str]) -> Tensor:
-        """Embeddings ``[B, d]`` on the CPU; each caption is embedded once."""
-        missing = [c for c in dict.fromkeys(captions) if c not in self._texts]
-        if missing:
-            tokens = [self.tokens.get(c) or tuple(tag_words(c)) for c in missing]
-            self._texts |= dict(zip(missing, self.embedder.embed_texts(tokens), strict=True))
+        """Embeddings ``[B, d]`` on the CPU; each caption is embedded once, and alone, so that its
+        last bits do not depend on which others were missing."""
+        for caption in dict.fromkeys(captions):
+            if caption not in self._texts:
+                tokens = self.tokens.get(caption) or tuple(tag_words(caption))
+                self._texts[caption] = self.embedder.embed_texts([tokens])[0]
         return torch.stack([self._texts[caption] for caption in captions])
 
     def check(self, skeleton: Skeleton | None) -> None:

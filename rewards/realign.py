@@ -20,8 +20,9 @@ from data_loaders.skeleton import Skeleton
 from model.layers import length_mask
 from model.seam import Samples
 from model.text.condition import TextEncoder
-from model.text.encoders import BuiltinEncoder, CachedTextEncoder
+from model.text.encoders import CachedTextEncoder
 from model.text.sentence_vectors import SENTENCE_T5, T5TokenEncoder
+from model.text.word_tokens import BuiltinEncoder
 from model.weights import load_strictly
 from rewards.realign_network import RealignConfig, RealignNetwork
 from rewards.retrieval import RetrievalReward
@@ -29,11 +30,37 @@ from rewards.seam import check_width
 from tmr.retrieval import retrieval_in_pools
 from utils.errors import UserError
 from utils.files import save_tensors
+from utils.options import option
 from utils.unpickle import load_tensors_only
 
 STEPS = ("clean", "none", "noisy")
+MODES = ("M0T0", "M0T1", "M1T0", "M1T1")
 WORDS = "words"  # ours, beside the weights: the token encoder, where it is not sentence-T5
+BEST = "best"  # how the file of the best on val begins in the folder of a run
 SHARED_NORM = ("motion_encoder.norm", "text_encoder.norm")
+
+
+@dataclass
+class RealignOptions:
+    """For every script that scores with a reward of ReAlign."""
+
+    realign_path: str = option(
+        "", "file or run folder of a reward of ReAlign, for --reward realign", free="resume"
+    )
+    realign_text_encoder_path: str = option(
+        "", "local folder of sentence-T5-large, for ReAlign; none = the hub's", free="resume"
+    )
+    reward_mode: str = option(
+        "",
+        "which towers of ReAlign's reward are told the step; none = what its file's name says",
+        choices=("", *MODES),
+    )
+    reward_step: str = option(
+        "clean",
+        "what they are told: clean = step 0, none = nothing, noisy = the step of noised motions, "
+        "and 0 of finished ones",
+        choices=STEPS,
+    )
 
 
 @dataclass(frozen=True)
@@ -87,7 +114,7 @@ class RealignModel(nn.Module):
         if words.width != network.config.text_dim:
             raise UserError(
                 f"this reward of ReAlign reads text tokens of width {network.config.text_dim}, the "
-                f"encoder gives {words.width}; pass --reward_text_encoder_path with {SENTENCE_T5}"
+                f"encoder gives {words.width}; pass --realign_text_encoder_path with {SENTENCE_T5}"
             )
         if step == "noisy" and not (mode.motion or mode.text):
             raise UserError(
@@ -128,9 +155,11 @@ class RealignModel(nn.Module):
         told = self.told(self.mode.text, len(captions), steps)
         return self.network.text_distribution(condition.tokens, condition.mask, told).mean
 
-    def save(self, path: Path, words: str) -> Path:
-        """Write ``{state_dict, words}``; the mode belongs into the file's name."""
-        state = {key: value.detach().cpu() for key, value in self.network.state_dict().items()}
+    def save(self, path: Path, words: str, network: nn.Module | None = None) -> Path:
+        """Write ``{state_dict, words}``, of other weights where given; the mode belongs into the
+        file's name."""
+        state = (network or self.network).state_dict()
+        state = {key: value.detach().cpu() for key, value in state.items()}
         save_tensors(path, {"state_dict": state, WORDS: words})
         return path
 
@@ -155,7 +184,7 @@ class RealignReward(RetrievalReward[RealignModel]):
         `mode` overrides what the file's name says. Raises UserError for whatever is missing or
         does not fit.
         """
-        path = Path(path)
+        path = find_file(Path(path))
         state, content = read_state(path)
         where = f"--reward_mode {mode}" if mode else path.name
         found = StepMode.parse(mode or path.name, where)
@@ -172,6 +201,16 @@ class RealignReward(RetrievalReward[RealignModel]):
     def check(self, skeleton: Skeleton | None) -> None:
         width = self.model.stats.feature_dim
         check_width("this reward of ReAlign", width, skeleton, "there is one file for each dataset")
+
+
+def find_file(path: Path) -> Path:
+    """A file as it is; of a run's folder the best on val. Raises UserError when there is none."""
+    if not path.is_dir():
+        return path
+    found = sorted(path.glob(f"{BEST}_*.pth"))
+    if len(found) != 1:
+        raise UserError(f"{path} holds {len(found)} files {BEST}_*.pth of a reward of ReAlign")
+    return found[0]
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:

@@ -38,18 +38,24 @@ class RetrievalReward(Generic[Model]):
     def score(self, raw: Samples, captions: list[str]) -> Tensor:
         return similarity(self.embed_texts(captions), self.embed(raw))
 
+    def score_with_gradient(self, raw: Samples, captions: list[str]) -> Tensor:
+        """`score`, differentiable in the motions; the captions' latents are constants."""
+        return similarity(self.embed_texts(captions), self._embed(raw))
+
     @torch.no_grad()
     def embed(self, raw: Samples) -> Tensor:
         """Latents ``[B, d]`` of raw motions ``[B, T, D]``."""
+        return self._embed(raw)
+
+    def _embed(self, raw: Samples) -> Tensor:
         with torch.autocast(self.model.device.type, enabled=False):
             return self.model.encode_motions(raw.x.float(), raw.frames)
 
     @torch.no_grad()
     def embed_texts(self, captions: list[str]) -> Tensor:
-        """Latents ``[B, d]``."""
-        missing = [c for c in dict.fromkeys(captions) if c not in self._texts]
-        for start in range(0, len(missing), 256):
-            part = missing[start : start + 256]
-            with torch.autocast(self.model.device.type, enabled=False):
-                self._texts |= dict(zip(part, self.model.encode_texts(part), strict=True))
+        """Latents ``[B, d]``, each computed alone: none depends on which others were missing."""
+        for caption in dict.fromkeys(captions):
+            if caption not in self._texts:
+                with torch.autocast(self.model.device.type, enabled=False):
+                    self._texts[caption] = self.model.encode_texts([caption])[0]
         return torch.stack([self._texts[caption] for caption in captions])

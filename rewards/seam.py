@@ -1,6 +1,6 @@
 """The seam between preference optimisation and any reward: a frozen judge of samples."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,6 +21,24 @@ class Reward(Protocol):
 
     def check(self, skeleton: Skeleton | None) -> None:
         """Raises UserError when it cannot read raw samples of `skeleton` (None: not motions)."""
+
+
+@runtime_checkable
+class DifferentiableReward(Reward, Protocol):
+    """A reward that says which way a sample would be better."""
+
+    def score_with_gradient(self, raw: Samples, captions: list[str]) -> Tensor:
+        """Rewards ``[B]`` in [0, 1], differentiable in the samples and in nothing else."""
+
+
+def differentiable(reward: Reward) -> DifferentiableReward:
+    """The reward itself. Raises UserError for one that has no gradient."""
+    if isinstance(reward, DifferentiableReward):
+        return reward
+    raise UserError(
+        f"the reward {type(reward).__name__} has no gradient that could reach the generator; "
+        "use --reward tmr"
+    )
 
 
 def similarity(a: Tensor, b: Tensor) -> Tensor:

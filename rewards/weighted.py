@@ -8,7 +8,7 @@ from torch import Tensor
 
 from data_loaders.skeleton import Skeleton
 from model.seam import Samples
-from rewards.seam import Reward
+from rewards.seam import Reward, differentiable
 
 
 class WeightedReward:
@@ -19,10 +19,16 @@ class WeightedReward:
         self.weights = tuple(weight / sum(weights) for weight in weights)
 
     def score(self, raw: Samples, captions: list[str]) -> Tensor:
-        parts = [
-            w * r.score(raw, captions) for w, r in zip(self.weights, self.rewards, strict=True)
-        ]
-        return torch.stack(parts).sum(dim=0)
+        return self._mean([reward.score(raw, captions) for reward in self.rewards])
+
+    def score_with_gradient(self, raw: Samples, captions: list[str]) -> Tensor:
+        """Raises UserError where one of the rewards has no gradient."""
+        parts = [differentiable(reward) for reward in self.rewards]
+        return self._mean([part.score_with_gradient(raw, captions) for part in parts])
+
+    def _mean(self, parts: list[Tensor]) -> Tensor:
+        weighted = [w * part for w, part in zip(self.weights, parts, strict=True)]
+        return torch.stack(weighted).sum(dim=0)
 
     def embed(self, raw: Samples) -> Tensor:
         """Embeddings ``[B, sum of d]`` whose cosine is the weighted mean of the parts' cosines."""

@@ -3,7 +3,9 @@
     python -m sample.compare --names base SoPo --text_prompt "a person waves with the left hand" \\
         --model_path save/base/model000750000.pt save/sopo/model000000500.pt
 
-Writes one video per prompt (compare00.mp4, ...), with a panel for every model.
+Writes index.html, where the models play in step, in 3-D and in any browser, and one video per
+prompt (compare00.mp4, ...), with a panel for every model. GIFs are drawn so that they stay below
+400 kB: smaller, in fewer frames and colours.
 """
 
 from utils.start import entry_point
@@ -23,19 +25,24 @@ from sample.generation import (
     sample_joints,
     stated_skeleton,
 )
+from sample.small_gif import write_small_gif
 from sample.video import Panel, video_suffix, write_video
+from sample.viewer.page import Motion, Run, write_pages
 from utils.errors import UserError
 from utils.files import prepare_output_dir
-from utils.options import option, parse_options
+from utils.options import parse_options
 
 
 @dataclass
 class Options(ModelListOptions, SamplingOptions):
-    video: str = option("auto", "auto = mp4, or gif without ffmpeg", choices=("auto", "mp4", "gif"))
+    def validate(self) -> None:
+        super().validate()
+        if self.video == "none" and not self.page:
+            raise UserError("--video none and --page false leave nothing to write")
 
 
 def compare(options: Options) -> list[Path]:
-    """Run the script; returns one path per prompt. User mistakes are told before a model loads.
+    """Run the script; returns what it wrote. User mistakes are told before a model loads.
 
     Models that differ in frame masking sample sequences of different length, so that their noise
     cannot be the same.
@@ -63,12 +70,19 @@ def compare(options: Options) -> list[Path]:
         frames = motion_frames(options.motion_length, generator.skeleton)
         motions.append(sample_joints(generator, prompts, frames, options).numpy())
     (skeleton,) = skeletons
-    videos = []
-    for number, prompt in enumerate(tqdm(prompts, desc="videos")):
+    written = []
+    if options.page:
+        runs = [
+            Run(name, [Motion(*pair, options.seed) for pair in zip(prompts, part, strict=True)])
+            for name, part in zip(names, motions, strict=True)
+        ]
+        written += write_pages(folder, runs, skeleton, title=f"{' and '.join(names)}, side by side")
+    for number, prompt in enumerate(tqdm(prompts if suffix else (), desc="videos")):
         row = [Panel(m[number], name) for m, name in zip(motions, names, strict=True)]
         path = folder / f"compare{number:02d}{suffix}"
-        videos.append(write_video(path, [row], skeleton, title=prompt))
-    return videos
+        write = write_small_gif if suffix == ".gif" else write_video
+        written.append(write(path, [row], skeleton, title=prompt))
+    return written
 
 
 @entry_point

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from data_loaders.skeleton import Skeleton
+from data_loaders.skeleton import SKELETONS, Skeleton
 
 if TYPE_CHECKING:  # Pillow is an extra; its absence is told by sample.video
     from PIL import Image, ImageDraw
@@ -24,8 +24,9 @@ RIGHT: Color = (226, 96, 38)
 TILE: Color = (221, 227, 236)
 SHADOW: Color = (203, 210, 221)
 PATH: Color = (122, 134, 154)
+COLORS = {"left": LEFT, "right": RIGHT, "middle": TORSO}
 
-UNITS_PER_METRE = {"humanml": 1.0, "kit": 1000.0}
+UNITS_PER_METRE = {s.name: s.units_per_metre for s in SKELETONS.values()}
 AZIMUTH, ELEVATION = math.radians(32), math.radians(16)
 DISTANCE = 9.0  # metres from the camera to its target
 TILE_SIZE, FLOOR_RADIUS = 0.5, 3.5  # metres
@@ -63,10 +64,17 @@ def blend(color: Color, amount: float) -> Color:
     return tuple(round(b + amount * (c - b)) for c, b in zip(color, BACKGROUND, strict=True))
 
 
-def side_color(joint_name: str) -> Color:
+def side_of(joint_name: str) -> str:
+    """``left``, ``right`` or ``middle``."""
     if joint_name.startswith(("left", "L")):
-        return LEFT
-    return RIGHT if joint_name.startswith(("right", "R")) else TORSO
+        return "left"
+    return "right" if joint_name.startswith(("right", "R")) else "middle"
+
+
+def spine_of(skeleton: Skeleton) -> tuple[int, ...]:
+    """The chain from the root to the head."""
+    names = skeleton.joint_names
+    return next(c for c in skeleton.chains if all(side_of(names[j]) == "middle" for j in c))
 
 
 class Stage:
@@ -76,9 +84,8 @@ class Stage:
         self.joints = np.asarray(joints, np.float64) / UNITS_PER_METRE[skeleton.name]
         self.fps = fps
         self.bones = list(enumerate(skeleton.parents))[1:]
-        self.colors = [side_color(name) for name in skeleton.joint_names]
-        middle = next(c for c in skeleton.chains if all(self.colors[j] == TORSO for j in c))
-        self.head, self.neck = middle[-1], middle[-2]
+        self.colors = [COLORS[side_of(name)] for name in skeleton.joint_names]
+        *_, self.neck, self.head = spine_of(skeleton)
         path = gaussian_filter1d(self.joints[:, 0], CAMERA_SMOOTHING * fps, axis=0, mode="nearest")
         path[:, 1] = max(self.joints[..., 1].max(), SMALLEST_VIEW) / 2
         self.targets = path

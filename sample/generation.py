@@ -1,5 +1,6 @@
 """Motions for prompts: options, prompts, sampling, files and videos."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,25 @@ from data_loaders.skeleton import HUMANML, SKELETONS, Skeleton
 from data_loaders.vocabulary import unknown_words
 from diffusion.samplers import Denoiser
 from diffusion.sampling import SamplerOptions
-from model.checkpoint_files import find_checkpoint, label_of, read_model_args
+from export.formats import FORMATS as EXPORTED
+from export.formats import ExportOptions, export_motions
+from model.checkpoint_files import find_checkpoint, label_of, read_model_args, run_folder
 from model.families import GeneratorOptions, MotionFamily
-from model.shipped import MODEL_FILE, SHIPPED
+from model.momask.generator import MoMaskGenerator
+from model.momask.options_file import FAMILY as MOMASK
+from model.seam import Samples
+from model.shipped import MODEL_FILE, REWARD_FILE, SHIPPED
+from rewards.best_of import BestOf, BestOfOptions
+from rewards.load import load_reward, load_reward_without_data
+from sample.exported import named_results
 from sample.results import Results, save_results
 from sample.video import FORMATS, Panel, video_suffix, write_video
+from sample.viewer.page import check_size, write_pages
+from sample.viewer.results import runs_of, stated_facts
 from utils.devices import pick_device
 from utils.errors import UserError
-from utils.files import prepare_output_dir
+from utils.files import check_output_dir, prepare_output_dir
+from utils.masks import match_frames
 from utils.options import option, with_default
 from utils.seeding import torch_generator
 
@@ -36,15 +48,21 @@ class SamplingOptions(GeneratorOptions):
 
     text_prompt: str | None = option(None, "one caption")
     input_text: str | None = option(None, "text file with one caption per line")
-    motion_length: float = option(6.0, "seconds", minimum=0, maximum=3600)
+    motion_length: float = option(
+        6.0,
+        "seconds; 0 = as drawn by MoMask's length estimator (sample.generate)",
+        minimum=0,
+        maximum=3600,
+    )
     cuda: bool = option(True, "false forces the CPU")
     output_dir: str = option("", "folder to write to; none = a folder beside the checkpoint")
     overwrite: bool = option(False, "write into an existing folder")
     video: str = option("auto", "video files; auto = mp4, or gif without ffmpeg", choices=FORMATS)
+    page: bool = option(True, "write index.html, which shows the motions in a browser")
 
 
 @dataclass
-class Options(SamplingOptions, DatasetOptions):
+class Options(SamplingOptions, DatasetOptions, BestOfOptions, ExportOptions):
     model_path: str = option(
         str(SHIPPED / MODEL_FILE),
         "checkpoint, e.g. save/NAME/model000750000.pt; by default the small one of the project",
@@ -55,6 +73,17 @@ class Options(SamplingOptions, DatasetOptions):
         DatasetOptions, "dataset", "", help="dataset to draw captions from; none = the checkpoint's"
     )
     split: str = option("test", "its split")
+    reward_path: list[str] = with_default(
+        BestOfOptions,
+        "reward_path",
+        [str(SHIPPED / REWARD_FILE)],
+        help="run folders of the TMR models of --best_of; by default the project's small one",
+    )
+    export: list[str] = option(
+        [],
+        "formats for other tools, written to the folder `export` (docs/export.md)",
+        choices=EXPORTED,
+    )
 
 
 def read_prompts(options: SamplingOptions) -> list[str]:
@@ -110,9 +139,32 @@ def motion_frames(seconds: float, skeleton: Skeleton) -> int:
     return frames
 
 
+def check_length(seconds: float, model_path: str) -> None:
+    """Before a model is loaded: is this duration in its range, or is 0 one that it can draw?
+
+    Raises UserError otherwise.
+    """
+    if seconds or read_model_args(model_path).get("family") != MOMASK:
+        motion_frames(seconds, stated_skeleton(model_path))
+
+
+def motion_lengths(
+    generator: MotionFamily, captions: list[str], options: SamplingOptions, repetitions: int
+) -> Tensor:
+    """Frames ``[repetitions * N]`` for N captions: those of the options, or drawn where that is 0.
+
+    Raises UserError beyond the model's range, and where it has no length estimator.
+    """
+    if options.motion_length == 0 and isinstance(generator, MoMaskGenerator):
+        rng = torch_generator(options.seed, generator.device)
+        return generator.draw_lengths(generator.encode_text(captions * repetitions), rng).cpu()
+    frames = motion_frames(options.motion_length, generator.skeleton)
+    return torch.full((len(captions) * repetitions,), frames)
+
+
 def warn_of_the_unknown(model_path: Path, captions: list[str], frames: int, to: Skeleton) -> None:
     """Say what the model has never seen: words, and motions that are shorter than its clips."""
-    if words := unknown_words(model_path.parent, captions):
+    if words := unknown_words(run_folder(model_path), captions):
         print(f"warning: the captions of the training never held: {', '.join(words)}")
     if frames < to.min_length:
         print(
@@ -132,12 +184,13 @@ def default_output_dir(options: Options) -> Path:
     What the project's own model makes goes to ``save`` in the working folder.
     """
     model_path = find_checkpoint(options.model_path).resolve()
-    name = f"samples_{model_path.parent.name}_{label_of(model_path)}_seed{options.seed}"
+    run = run_folder(model_path)
+    name = f"samples_{run.name}_{label_of(model_path)}_seed{options.seed}"
     if options.text_prompt is not None:
         name += f"_{safe_name(options.text_prompt)}"
     elif options.input_text is not None:
         name += f"_{safe_name(Path(options.input_text).stem)}"
-    return (Path("save") if model_path.parent == SHIPPED else model_path.parent) / name
+    return (Path("save") if run == SHIPPED else run) / name
 
 
 def safe_name(text: str) -> str:
@@ -166,33 +219,54 @@ class ShownSampler(SamplerOptions):
 
 
 def sample_joints(
-    generator: MotionFamily,
-    captions: list[str],
-    frames: int,
-    options: SamplingOptions,
-    repetitions: int = 1,
+    generator: MotionFamily, captions: list[str], frames: int, options: SamplingOptions
 ) -> Tensor:
-    """Joints ``[repetitions * N, frames, J, 3]`` of N captions, repetition-major, on the CPU.
+    """Joints ``[N, frames, J, 3]`` of one motion per caption; see `sample_motions`."""
+    return sample_motions(generator, captions, torch.full((len(captions),), frames), options).x
 
-    All noise follows from the seed, so models of one shape get the same noise. Raises UserError
-    when the model gives NaN or infinity.
+
+def prompts_at_once(generator: MotionFamily | BestOf, options: GeneratorOptions) -> int:
+    """How many prompts make a batch of ``--batch_size`` motions."""
+    count = generator.count if isinstance(generator, BestOf) else 1
+    return max(1, options.batch_size // count)
+
+
+def sample_motions(
+    generator: MotionFamily | BestOf,
+    captions: list[str],
+    lengths: Tensor,
+    options: GeneratorOptions,
+    progress: Callable[..., tqdm] = tqdm,
+) -> Samples:
+    """Joints ``[R * N, T, J, 3]`` of N captions, R times each, repetition-major, on the CPU.
+
+    lengths: ``[R * N]`` frames; tokens cut them to whole ones, which the result states. All noise
+    follows from the seed, so models of one shape get the same noise. Raises UserError when the
+    model gives NaN or infinity.
     """
     rng = torch_generator(options.seed, generator.device)
     condition = generator.encode_text(captions)
-    batches = list(torch.arange(len(captions)).split(options.batch_size)) * repetitions
-    steps = options.sample_steps or generator.levels
-    joints = []
-    with tqdm(total=len(batches) * steps, desc="denoising", unit="step") as bar:
-        sampler = ShownSampler(options.sampler, options.sample_steps or None, bar=bar)
-        generator = replace(generator, sampler=sampler)
-        for rows in batches:
-            like = generator.blank(torch.full((len(rows),), frames, device=generator.device))
-            raw = generator.decode(generator.sample(condition[rows], like, rng))
-            joints.append(features_to_joints(raw.x.float(), generator.skeleton).cpu())
-    result = torch.cat(joints)
-    if not result.isfinite().all():
+    parts = torch.arange(len(captions)).split(prompts_at_once(generator, options))
+    batches = [(rows, part) for rows in lengths.split(len(captions)) for part in parts]
+    usual = generator.sampler
+    steps = usual.steps or generator.levels
+    drawn = []
+    with progress(total=len(batches) * steps, desc="denoising", unit="step") as bar:
+        sampler = ShownSampler(usual.name, usual.steps, usual.eta, bar=bar)
+        if isinstance(generator, BestOf):
+            generator = generator.with_sampler(sampler)
+        else:
+            generator = replace(generator, sampler=sampler)
+        for frames, part in batches:
+            like = generator.blank(frames[part].to(generator.device))
+            drawn.append(generator.decode(generator.sample(condition[part], like, rng)).to("cpu"))
+            bar.update(len(drawn) * steps - bar.n)  # not every family tells its steps
+    longest = max(raw.x.shape[1] for raw in drawn)
+    raw = Samples.cat([Samples(match_frames(r.x.float(), longest), r.lengths) for r in drawn])
+    joints = features_to_joints(raw.x, generator.skeleton)
+    if not joints.isfinite().all():
         raise UserError("generated motions hold NaN or infinity: the model has diverged")
-    return result
+    return Samples(joints, raw.lengths)
 
 
 def write_videos(folder: Path, results: Results, skeleton: Skeleton, suffix: str) -> None:
@@ -218,30 +292,61 @@ def write_videos(folder: Path, results: Results, skeleton: Skeleton, suffix: str
             bar.update()
 
 
+def with_choice(
+    generator: MotionFamily, options: Options, drawn_from: str
+) -> MotionFamily | BestOf:
+    """The generator, or the best of its motions with --best_of.
+
+    drawn_from: the dataset of the captions, or nothing. Raises UserError where a reward is missing
+    or does not fit.
+    """
+    if options.best_of == 1:
+        return generator
+    if drawn_from:
+        data = open_dataset(drawn_from, options.split, options.data_dir)
+        reward = load_reward(options, generator.device, data)
+    else:
+        reward = load_reward_without_data(options, generator.device, generator.skeleton)
+    return BestOf(generator, reward, options.best_of, options.batch_size)
+
+
 def generate(options: Options) -> Path:
     """Run the script; returns the output folder. User mistakes are told before a model loads."""
     args = read_model_args(options.model_path)
-    motion_frames(options.motion_length, stated_skeleton(options.model_path))
+    check_length(options.motion_length, options.model_path)
+    options.check_formats(options.export, stated_skeleton(options.model_path))
     suffix = video_suffix(options.video)
-    captions = read_prompts(options)
+    captions, drawn_from = read_prompts(options), options.dataset
+    dataset = options.dataset or str(args.get("dataset", "humanml"))
     if not captions:
-        captions = draw_captions(options.dataset or str(args.get("dataset", "humanml")), options)
-    folder = prepare_output_dir(
-        options.output_dir or default_output_dir(options), options.overwrite, option="--output_dir"
-    )
+        captions, drawn_from = draw_captions(dataset, options), dataset
+    if options.page:
+        check_size(len(captions), options.num_repetitions)
+    place = options.output_dir or default_output_dir(options)
+    check_output_dir(place, options.overwrite, option="--output_dir")
     generator = load_for_sampling(options.model_path, options)
-    frames = motion_frames(options.motion_length, generator.skeleton)
+    chosen = with_choice(generator, options, drawn_from)
+    folder = prepare_output_dir(place, options.overwrite, option="--output_dir")
+    lengths = motion_lengths(generator, captions, options, options.num_repetitions)
     path = find_checkpoint(options.model_path)
-    warn_of_the_unknown(path, captions, frames, generator.skeleton)
-    joints = sample_joints(generator, captions, frames, options, options.num_repetitions)
+    warn_of_the_unknown(path, captions, int(lengths.min()), generator.skeleton)
+    motions = sample_motions(chosen, captions, lengths, options)
+    if isinstance(chosen, BestOf):
+        print(chosen.summary())
     results = Results(
-        motion=joints.permute(0, 2, 3, 1).contiguous().numpy(),
+        motion=motions.x.permute(0, 2, 3, 1).contiguous().numpy(),
         text=captions * options.num_repetitions,
-        lengths=np.full(len(joints), frames),
+        lengths=motions.frames.numpy(),
         num_samples=len(captions),
         num_repetitions=options.num_repetitions,
     )
     save_results(folder, results)
+    if options.page:
+        runs = runs_of(results, options.seed, stated_facts(dataset, options.data_dir))
+        write_pages(folder, runs, generator.skeleton, title=folder.name)
+    if options.export:
+        errors = export_motions(named_results(results), options.export, folder / "export", options)
+        print(errors.table())
     if suffix:
         write_videos(folder, results, generator.skeleton, suffix)
     return folder

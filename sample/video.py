@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -90,7 +90,7 @@ def write_video(
         if path.suffix == ".mp4":
             _write_mp4(temporary, frames, skeleton.fps)
         elif path.suffix == ".gif":
-            _write_gif(temporary, frames, skeleton.fps)
+            encode_gif(temporary, frames, skeleton.fps)
         else:
             raise ValueError(f"{path}: videos are .mp4 or .gif")
     return path
@@ -243,10 +243,18 @@ def _write_mp4(path: Path, frames: Iterator["Image.Image"], fps: float) -> None:
         raise RuntimeError(f"ffmpeg failed on {path}: {message}")
 
 
-def _write_gif(path: Path, frames: Iterator["Image.Image"], fps: float) -> None:
+def encode_gif(
+    target: Path | BinaryIO, frames: Iterator["Image.Image"], fps: float, colors: int = GIF_COLORS
+) -> None:
     """All frames share the palette of the first, so that still parts cost nothing."""
-    first = next(frames).quantize(GIF_COLORS)
+    first = next(frames).quantize(colors)
     rest = (frame.quantize(palette=first, dither=0) for frame in frames)
     first.save(
-        path, save_all=True, append_images=rest, duration=round(1000 / fps), loop=0, optimize=False
+        target,
+        format="GIF",
+        save_all=True,
+        append_images=rest,
+        duration=round(1000 / fps),
+        loop=0,
+        optimize=False,
     )

@@ -15,9 +15,10 @@ FLOORS = (
     ("eval", "text_motion_sim"),
     ("prepare",),
     ("train.preference",),
+    ("sample",),
     ("rewards",),
-    ("tmr", "sample"),
-    ("model",),
+    ("tmr",),
+    ("model", "export"),
     ("data_loaders", "diffusion"),
     ("utils",),
 )

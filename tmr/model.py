@@ -2,10 +2,14 @@
 
 A run folder holds ``config.json`` and ``last_weights/{motion_encoder,text_encoder,
 motion_decoder}.pt`` as upstream writes them; ours also hold ``best_weights``
-(chosen on val) and ``stats``. One ``.safetensors`` file (model/single_file.py) with the config as
-its arguments is read wherever a run folder is.
+(chosen on val) and ``stats``, and there the weights' names are links: a save writes a folder of
+another name and then switches the link, so that the three parts are always of one step. One
+``.safetensors`` file (model/single_file.py) with the config as its arguments is read wherever a
+run folder is.
 """
 
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,16 +26,24 @@ from model.single_file import (
     read_single_stats,
     write_single_file,
 )
-from model.text.encoders import CachedTextEncoder, Condition, TextEncoder, build_text_encoder
+from model.text.encoders import (
+    TOKEN_KINDS,
+    CachedTextEncoder,
+    Condition,
+    TextEncoder,
+    build_text_encoder,
+)
 from model.weights import load_strictly
 from tmr.encoders import ActorDecoder, ActorEncoder
 from utils.errors import UserError
-from utils.files import load_tensors, read_json, save_tensors, write_json
+from utils.files import load_tensors, read_json, save_tensors, sync, write_json
 from utils.options import option
 from utils.places import here_or_project
 
+BEST, LAST = "best_weights", "last_weights"
 PARTS = ("motion_encoder", "text_encoder", "motion_decoder")
 STATS_EPS = 1e-12
+MODEL_NAMES = {"bert": "distilbert-base-uncased"}  # of the text encoders, in upstream's files
 PUBLISHED_FOLDERS = ("models", "pretrained_tmr")  # of TMR's archive, of the SoPo release
 
 
@@ -39,7 +51,7 @@ PUBLISHED_FOLDERS = ("models", "pretrained_tmr")  # of TMR's archive, of the SoP
 class TMRConfig:
     """Sizes; the defaults are those of the published models."""
 
-    text_encoder_type: str = option("bert", "token encoder", choices=("bert", "builtin"))
+    text_encoder_type: str = option("bert", "token encoder", choices=TOKEN_KINDS)
     latent_dim: int = option(256, "width of the latent space", minimum=8)
     ff_size: int = option(1024, "width of the feed-forward layers", minimum=8)
     layers: int = option(6, "transformer layers", minimum=1)
@@ -99,15 +111,37 @@ class TMR(nn.Module):
         """Mean latents ``[B, d]``."""
         return self.text_distribution(self.words.encode(captions).to(self.device)).mean
 
-    def save(self, folder: Path, weights: str = "last_weights") -> Path:
-        """Write config, statistics and the three parts; returns the weights' folder."""
-        write_json(folder / "config.json", self._config_dict())
-        save_tensors(folder / "stats" / "mean.pt", self.stats.mean)
-        save_tensors(folder / "stats" / "std.pt", self.stats.std)
+    def save(self, folder: Path, weights: str = LAST) -> Path:
+        """Write config, statistics and the three parts; returns the weights' folder.
+
+        A process that is killed meanwhile leaves the three parts of before.
+        """
+        if not self._is_of_this_model(folder):
+            for other in (BEST, LAST):  # those of an overwritten model
+                _remove(folder / other)
+            write_json(folder / "config.json", self._config_dict())
+            save_tensors(folder / "stats" / "mean.pt", self.stats.mean)
+            save_tensors(folder / "stats" / "std.pt", self.stats.std)
+        link = folder / weights
+        old = os.readlink(link) if link.is_symlink() else ""
+        new = f"{weights}_b" if old == f"{weights}_a" else f"{weights}_a"
+        _remove(folder / new)
         for part in PARTS:
             state = {k: v.detach().cpu() for k, v in getattr(self, part).state_dict().items()}
-            save_tensors(folder / weights / f"{part}.pt", state)
-        return folder / weights
+            save_tensors(folder / new / f"{part}.pt", state)
+        _switch(link, new)
+        _remove(folder / f"{weights}_{'a' if new.endswith('b') else 'b'}")
+        return link
+
+    def _is_of_this_model(self, folder: Path) -> bool:
+        """Are config and statistics in `folder` those of this model?"""
+        try:
+            config = read_json(folder / "config.json")
+            stats = [load_tensors(folder / "stats" / f"{name}.pt") for name in ("mean", "std")]
+        except UserError:
+            return False
+        own = (self.stats.mean.cpu(), self.stats.std.cpu())
+        return config == self._config_dict() and all(map(torch.equal, stats, own))
 
     def save_single_file(self, path: Path, dtype: torch.dtype, training: dict[str, Any]) -> None:
         """Write all of a run folder as one file; `training` (its ``args.json``) is kept in it."""
@@ -130,11 +164,12 @@ class TMR(nn.Module):
             "dropout": c.dropout,
             "activation": "gelu",
         }
-        names = {"bert": "distilbert-base-uncased", "builtin": "builtin"}
         return {
             "data": {
                 "motion_loader": {"nfeats": self.stats.feature_dim},
-                "text_to_token_emb": {"modelname": names[c.text_encoder_type]},
+                "text_to_token_emb": {
+                    "modelname": MODEL_NAMES.get(c.text_encoder_type, c.text_encoder_type)
+                },
             },
             "model": {
                 "motion_encoder": {"nfeats": self.stats.feature_dim, **sizes},
@@ -158,7 +193,7 @@ class TMR(nn.Module):
             sizes = config["model"]["motion_encoder"]
             name = config["data"]["text_to_token_emb"]["modelname"]
             options = TMRConfig(
-                text_encoder_type="builtin" if name == "builtin" else "bert",
+                text_encoder_type=name if name in TOKEN_KINDS else "bert",
                 latent_dim=sizes["latent_dim"],
                 ff_size=sizes["ff_size"],
                 layers=sizes["num_layers"],
@@ -189,7 +224,7 @@ def _load_config(folder: Path) -> dict[str, Any]:
 def _load_parts(folder: Path) -> dict[str, dict[str, Tensor]]:
     if is_single_file(folder):
         return _split_parts(read_single_state(folder))
-    for weights in ("best_weights", "last_weights"):
+    for weights in (BEST, LAST):
         if (folder / weights).is_dir():
             return {part: load_tensors(folder / weights / f"{part}.pt") for part in PARTS}
     checkpoint = folder / "logs" / "checkpoints" / "last.ckpt"
@@ -229,6 +264,27 @@ def _load_stats(folder: Path, config: dict[str, Any]) -> Statistics:
         f"{folder}: no mean.pt and std.pt in {folder / 'stats'} or in {relative}; the reward "
         "normalises motions with its own statistics and cannot do without them"
     )
+
+
+def _switch(link: Path, name: str) -> None:
+    """Let `link` lead to the folder `name` beside it, in one step."""
+    if link.is_dir() and not link.is_symlink():  # as earlier versions and upstream write it
+        aside = link.with_name(f"{link.name}_b")
+        _remove(aside)
+        link.rename(aside)
+    new = link.with_name(f".{link.name}.new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(name)
+    new.replace(link)
+    sync(link.parent)
+
+
+def _remove(path: Path) -> None:
+    """A folder or a link, where there is one."""
+    if path.is_symlink():
+        path.unlink()
+    elif path.is_dir():
+        shutil.rmtree(path)
 
 
 def find_run(folder: str | Path) -> Path:

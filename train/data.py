@@ -13,7 +13,7 @@ from data_loaders.humanml import (
     open_dataset,
 )
 from eval.metrics import POOL
-from train.loop import LoopOptions
+from train.task import LoopOptions
 from utils.errors import UserError
 
 

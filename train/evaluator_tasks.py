@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from torch import Tensor, nn
 
 from data_loaders.humanml import MotionBatch, MotionDataset, make_loader
+from model.text.word_tokens import BuiltinEncoder, WordLlamaEncoder
 from rewards.co_embedding import (
     Evaluators,
     EvaluatorSizes,
@@ -22,7 +22,8 @@ from rewards.co_embedding import (
 )
 from rewards.word_vectors import WordVectorizer
 from train.data import TrainingOptions, steps_per_epoch, training_batches
-from train.loop import StepResult
+from train.task import StepResult
+from train.windows import Windows
 from utils.errors import UserError
 from utils.files import load_tensors, save_tensors
 from utils.options import option, with_default
@@ -31,10 +32,16 @@ MOVEMENTS = "Decomp_SP001_SM001_H512"  # upstream's folders of the two stages
 MATCHING = "text_mot_match"
 
 
+WORD_VECTORS = {"builtin": BuiltinEncoder, "wordllama": WordLlamaEncoder}
+
+
 @dataclass
 class EvaluatorOptions(TrainingOptions):
     glove_dir: str = option(
-        "", "folder of GloVe, where it is not glove; none = built-in vectors", free="resume"
+        "", "folder of GloVe, where it is not glove; none = those of --word_vectors", free="resume"
+    )
+    word_vectors: str = option(
+        "builtin", "without a folder of GloVe: fixed or trained ones", choices=tuple(WORD_VECTORS)
     )
     movement_steps: int = option(
         100_000, "steps of the movement autoencoder", minimum=1, free="upwards"
@@ -106,26 +113,6 @@ def matching_loss(
     }
 
 
-class Windows:
-    """All windows of a split's clips, also of clips too short or too long for other uses."""
-
-    def __init__(self, data: MotionDataset, split: str, frames: int, stride: int = 1) -> None:
-        ids = (data.folder.path / f"{split}.txt").read_text(encoding="utf-8").splitlines()
-        spans = [data.packed.spans[i.strip()] for i in ids if i.strip() in data.packed.spans]
-        starts = [np.arange(s, s + n - frames + 1, stride) for s, n in spans if n >= frames]
-        if not starts:
-            raise UserError(f"no clip of split {split} has the {frames} frames of a --window")
-        self.starts, self.frames, self.data = np.concatenate(starts), frames, data
-
-    def __len__(self) -> int:
-        return len(self.starts)
-
-    def motion(self, rows: np.ndarray) -> Tensor:
-        """``[B, frames, D]``, normalised."""
-        frames = self.starts[rows][:, None] + np.arange(self.frames)
-        return self.data.stats.normalize(self.data.packed.rows[torch.from_numpy(frames)])
-
-
 class Stage:
     """What both stages share as tasks of the training loop."""
 
@@ -154,8 +141,9 @@ class MovementTask(Stage):
     ) -> None:
         super().__init__(device)
         self.options = options
-        self.windows = Windows(data, "train", options.window)
-        self.val_windows = Windows(val, "val", options.window, stride=options.window)
+        window = options.window
+        self.windows = Windows(data, "train", data.stats, window)
+        self.val_windows = Windows(val, "val", val.stats, window, stride=window)
         sizes = (data.stats.feature_dim, options.movement_hidden, options.movement)
         self.module = nn.ModuleDict(
             {
@@ -164,23 +152,13 @@ class MovementTask(Stage):
             }
         ).to(device)
         initialise(self.module)
-        if self.batches_per_epoch() == 0:
-            raise UserError(
-                f"--movement_batch_size {options.movement_batch_size} exceeds the "
-                f"{len(self.windows)} windows of the train split"
-            )
+        self.windows.check_batch_size("--movement_batch_size", options.movement_batch_size)
 
     def batches(self, epoch: int) -> Iterator[Tensor]:
-        """This process's share of one shuffled pass over the windows ``[B, T, D]``."""
-        state, size = PartialState(), self.options.movement_batch_size
-        order = np.random.default_rng([self.options.seed, epoch]).permutation(len(self.windows))
-        for batch in range(self.batches_per_epoch()):
-            first = (batch * state.num_processes + state.process_index) * size
-            yield self.windows.motion(order[first : first + size])
+        yield from self.windows.shuffled(self.options.movement_batch_size, self.options.seed, epoch)
 
     def batches_per_epoch(self) -> int:
-        size = self.options.movement_batch_size * PartialState().num_processes
-        return len(self.windows) // size
+        return self.windows.batches_per_epoch(self.options.movement_batch_size)
 
     def step(self, batch: Tensor, step: int, rng: torch.Generator) -> StepResult:
         self.module.train()
@@ -190,13 +168,9 @@ class MovementTask(Stage):
     def validate(self) -> dict[str, float]:
         """Mean reconstruction error of the windows side by side in the val split."""
         self.module.eval()
-        parts = np.array_split(np.arange(len(self.val_windows)), -(-len(self.val_windows) // 512))
         errors = [
-            len(rows)
-            * float(
-                movement_loss(self.module, self.val_windows.motion(rows).to(self.device))["recons"]
-            )
-            for rows in parts
+            len(motion) * float(movement_loss(self.module, motion.to(self.device))["recons"])
+            for motion in self.val_windows.in_order()
         ]
         return {"score": sum(errors) / len(self.val_windows)}
 

@@ -8,7 +8,7 @@ from accelerate import PartialState
 from data_loaders.images.dataset import PictureDataset
 from data_loaders.images.layouts import Row
 from model.image.latents import LatentSpace, Posteriors
-from train.loop import LoopOptions
+from train.task import LoopOptions
 from utils.errors import UserError
 
 

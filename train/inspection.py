@@ -36,7 +36,9 @@ class InspectionOptions(TrainingOptions, TextEncoderOptions, EvaluatorPaths):
         3, "captions of the val split to generate for", minimum=1, free="always"
     )
     gen_num_repetitions: int = option(2, "motions per caption", minimum=1, free="always")
-    gen_guidance_param: float = option(2.5, "guidance scale of both", minimum=0, free="always")
+    gen_guidance_param: float | None = option(
+        None, "guidance scale of both; none = as published", minimum=0, free="always"
+    )
 
 
 def inspector(options: InspectionOptions) -> Callable[[Path], None]:

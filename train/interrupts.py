@@ -8,6 +8,8 @@ from types import FrameType
 import torch
 from accelerate import Accelerator
 
+from utils.processes import together
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -40,9 +42,12 @@ class StopSignals:
         # print() must not run in a handler: the signal may have come in the middle of another one
         os.write(2, b"\nfinishing this step, then saving; Ctrl-C ends at once, without\n")
 
-    def agreed(self, accelerator: Accelerator) -> int:
-        """The number of the signal that any of the processes has noted, or 0; the same in all."""
+    def agreed(self, accelerator: Accelerator, wish: bool = False) -> tuple[int, bool]:
+        """The number of the signal that any of the processes has noted, or 0, and whether any has
+        the `wish` to save; the same in all."""
         if accelerator.num_processes == 1:
-            return self.noted
-        noted = torch.tensor([self.noted], device=accelerator.device)
-        return int(accelerator.gather(noted).max())
+            return self.noted, wish
+        own = torch.tensor([[self.noted, int(wish)]], device=accelerator.device)
+        with together():
+            noted, wished = accelerator.gather(own).amax(dim=0).tolist()
+        return noted, bool(wished)

@@ -10,27 +10,24 @@ from torch import Tensor, nn
 
 from model.seam import Generator, Samples
 from rewards.seam import Reward
-from train.loop import LoopOptions, StepResult
 from train.preference.algorithm import Outcome, PreferenceAlgorithm
 from train.preference.fixed_pairs import Store
 from train.preference.methods import METHODS
 from train.preference.options import PreferenceOptions
 from train.preference.pairs import Key, captions_of
-from utils.options import option, with_default
+from train.run_state import weights_digest
+from train.task import StepResult
+from utils.errors import UserError
+from utils.options import option
 
 Batch = TypeVar("Batch")
 
 
 @dataclass
-class TuningOptions(PreferenceOptions, LoopOptions):
-    """Options of preference tuning, whatever is tuned."""
+class AlgorithmOptions(PreferenceOptions):
+    """Options of the algorithm; a script adds those of the loop."""
 
     probe_batches: int = option(4, "batches that measure tau on the base model", minimum=1)
-    lr: float = with_default(LoopOptions, "lr", 1e-5)
-    lr_schedule: str = with_default(LoopOptions, "lr_schedule", "cosine")
-    num_steps: int = with_default(LoopOptions, "num_steps", 1000)
-    save_interval: int = with_default(LoopOptions, "save_interval", 500)
-    val_interval: int = with_default(LoopOptions, "val_interval", 100)
 
 
 class AlgorithmTask(ABC, Generic[Batch]):
@@ -43,14 +40,16 @@ class AlgorithmTask(ABC, Generic[Batch]):
 
     def __init__(
         self,
-        options: TuningOptions,
+        options: AlgorithmOptions,
         policy: Generator,
         reward: Reward,
         store: Store | None = None,
     ) -> None:
-        self.options, self.policy, self.reward = options, policy, reward
+        self.options: Any = options
+        self.policy, self.reward = policy, reward
         self.module: nn.Module = policy.model.eval()  # dropout stays off, in the loss and outside
         self.algorithm = PreferenceAlgorithm(options, policy, reward, store)
+        self.base = weights_digest(self.module)
 
     @abstractmethod
     def batches(self, epoch: int) -> Iterator[Batch]:
@@ -108,9 +107,15 @@ class AlgorithmTask(ABC, Generic[Batch]):
         return measured
 
     def state_dict(self) -> dict[str, Any]:
-        return self.algorithm.threshold.state_dict()
+        return {"base": self.base, **self.algorithm.threshold.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises UserError where the reference would be another model than before."""
+        if state.get("base", self.base) != self.base:
+            raise UserError(
+                f"--resume: --model_path {self.options.model_path} holds other weights than those "
+                "that this run was begun with, which its loss compares the policy with; name them"
+            )
         self.algorithm.threshold.load_state_dict(state)
 
 

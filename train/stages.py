@@ -16,10 +16,13 @@ from typing import Any, TextIO
 import torch
 import yaml
 
+from train.run_state import states_in
 from utils.commands import typed
 from utils.errors import UserError
 from utils.files import read_json, write_json
+from utils.locks import FolderLock
 from utils.options import changed_options, did_you_mean, parse_options
+from utils.parents import bound_to_parent
 from utils.places import here_or_project
 from utils.threads import share_threads
 from utils.times import format_time
@@ -103,7 +106,7 @@ def go_on(wanted: Command, folder: Path) -> list[str]:
 
     What was cut off before its first checkpoint starts again.
     """
-    if any(folder.rglob("resume.pt")):
+    if any(states_in(path) for path in (folder, *folder.rglob("*/"))):
         return [*wanted.arguments, "--resume"]
     return [*wanted.arguments, "--overwrite"] if folder.is_dir() else wanted.arguments
 
@@ -181,8 +184,13 @@ class StageRunner:
         """Run those that are not done; returns those that failed.
 
         A failure stops no other stage, unless they are `chained`: then none starts after it.
-        Whatever interrupts it also stops the stages that are running.
+        Whatever interrupts it also stops the stages that are running, and even a kill does. Raises
+        UserError where another runner works in the folder.
         """
+        with FolderLock(self.folder):
+            return self._run(stages, chained)
+
+    def _run(self, stages: Sequence[Stage], chained: bool) -> list[Stage]:
         waiting = [stage for stage in stages if not stage.done]
         finished = [stage for stage in stages if stage.done]
         failed: list[Stage] = []
@@ -266,7 +274,7 @@ class StageRunner:
                 [sys.executable, "-m", *stage.arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                **bound_to_parent(environment),
             )
         return Running(stage, slot, process, time.monotonic(), output)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from data_loaders.humanml import resolve_dataset
 from eval.humanml_benchmark import log_path
-from eval.judging import Figures, format_table
+from eval.judging import Figures, format_table, sampling_words
 from model.checkpoint_files import read_model_args
 from train.preference.fixed_pairs import PairIndex, shard_path
 from train.preference.methods import METHODS, needs_fixed_pairs
@@ -201,8 +201,8 @@ class Sweep:
             if run.done and path.is_file():
                 found[run.kind] += read_json(path)["rows"][run.title]
         rows = {name: [Figures(**seed) for seed in row] for name, row in found.items()}
-        heading = "{dataset}, {split} split, {sampler}".format(**report["options"])
-        heading += f" with {report['options']['sample_steps'] or 'all'} steps, "
+        heading = "{dataset}, {split} split, ".format(**report["options"])
+        heading += f"{sampling_words(report['options'])}, "
         heading += f"{report['captions']} captions; mean ± 95 % interval over the seeds."
         missing = [run.title for run in self.runs if not run.done]
         note = f"\nNot finished: {', '.join(missing)}.\n" if missing else ""

@@ -142,6 +142,8 @@ class ToyGenerator:
     levels: int = DIFFUSION_STEPS
     skeleton: Skeleton | None = None
     padded_frames: int | None = None
+    predicts: str = "x0"
+    usual_candidates: int = 4
 
     @staticmethod
     def base(seed: int) -> "ToyGenerator":

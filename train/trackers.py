@@ -9,7 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from utils.errors import UserError
-from utils.files import write_text
+from utils.files import sync, write_text
 
 # Upstream's names, and what Accelerate calls the trackers: by the names of their packages
 PLATFORMS = {
@@ -33,6 +33,11 @@ class MetricsFile:
     def log(self, step: int, values: dict[str, float]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
+
+    def sync(self) -> None:
+        """No state may outlive the lines before it."""
+        if self.path.is_file():
+            sync(self.path)
 
 
 def _step_of(line: str) -> float:

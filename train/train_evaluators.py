@@ -18,6 +18,7 @@ and far fewer than its 270 for the first, whose loss is flat long before.
 
 from utils.start import entry_point
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,22 +31,25 @@ from data_loaders.humanml import MotionDataset, make_loader, open_dataset
 from data_loaders.normalizer import Statistics
 from eval.metrics import POOL, fid, matching_score
 from eval.protocol import precision
-from model.text.encoders import BUILTIN_WIDTH, BuiltinEncoder
+from model.text.word_tokens import BuiltinEncoder, WordLlamaEncoder
 from rewards.co_embedding import CONTACTS, STATS_FOLDERS, CoEmbedder, EvaluatorFiles, find_folder
 from rewards.word_vectors import VECTORS_FILE, WordVectorizer
 from train.data import check_batch_size, validation_pool
 from train.evaluator_tasks import (
     MATCHING,
     MOVEMENTS,
+    WORD_VECTORS,
     EvaluatorOptions,
     MatchingTask,
     MovementTask,
     Stage,
 )
-from train.loop import Trainer, options_to_args, start_run
-from train.run_state import STATE_FILE
+from train.loop import Trainer, start_run
+from train.run_state import states_in
+from train.task import options_to_args
 from utils.errors import UserError
 from utils.files import atomic_write, write_json
+from utils.locks import FolderLock
 from utils.options import parse_options
 from utils.provenance import provenance
 from utils.seeding import seed_everything
@@ -64,12 +68,13 @@ def evaluator_statistics(stats: Statistics) -> Statistics:
     return Statistics("evaluator_stats", stats.mean, std)
 
 
-def builtin_vectorizer(data: MotionDataset) -> WordVectorizer:
-    """The fixed vectors of `BuiltinEncoder` for the words of all captions, and ``unk``."""
+def vectorizer_of(
+    encoder: BuiltinEncoder | WordLlamaEncoder, data: MotionDataset
+) -> WordVectorizer:
+    """An encoder's vectors for the words of all captions, and ``unk``."""
     captions = (caption for entry in data.entries for caption in entry.captions)
     tokens = {token for caption in captions for token in pad_sentence(caption.tokens)[0]}
     words = sorted({token.split("/")[0] for token in tokens} | {"unk"})
-    encoder = BuiltinEncoder()
     vectors = np.stack([encoder.word(word) for word in words])
     return WordVectorizer(vectors, {word: row for row, word in enumerate(words)})
 
@@ -114,7 +119,8 @@ def word_vectors(options: EvaluatorOptions, data: MotionDataset) -> tuple[WordVe
         return WordVectorizer.load(folder), str(folder)
     if options.glove_dir:
         raise UserError(f"--glove_dir {folder} has no {VECTORS_FILE}")
-    return builtin_vectorizer(data), f"built in, {BUILTIN_WIDTH} numbers per word"
+    encoder = WORD_VECTORS[options.word_vectors]()
+    return vectorizer_of(encoder, data), f"{options.word_vectors}, {encoder.width} numbers per word"
 
 
 def run_stage(
@@ -122,8 +128,10 @@ def run_stage(
 ) -> None:
     """One stage on the training loop, in a folder of its own; a finished one ends at once."""
     save_dir = Path(options.save_dir) / folder
-    resume = options.resume and (save_dir / STATE_FILE).is_file()
-    Trainer(task, replace(options, save_dir=str(save_dir), resume=resume), accelerator).run()
+    resume = options.resume and bool(states_in(save_dir))
+    own = {"save_dir": str(save_dir), "resume": resume}
+    own["overwrite"] = options.overwrite or options.resume  # it may have been cut off before
+    Trainer(task, replace(options, **own), accelerator, recorded=True).run()
     accelerator.wait_for_everyone()  # the main process has written what the others read next
 
 
@@ -143,6 +151,11 @@ def save_inputs(
 def train(options: EvaluatorOptions) -> dict[str, float]:
     """Both stages; returns the figures of real motions on the val split."""
     accelerator = start_run(options, folders=(MOVEMENTS, MATCHING))
+    with FolderLock(options.save_dir) if accelerator.is_main_process else nullcontext():
+        return _train(options, accelerator)
+
+
+def _train(options: EvaluatorOptions, accelerator: Accelerator) -> dict[str, float]:
     device, main_process = accelerator.device, accelerator.is_main_process
     data, val = open_split(options, "train"), open_split(options, "val")
     check_batch_size(data, options)

@@ -29,8 +29,9 @@ from model.image.small import SmallModelOptions, new_pipeline, new_vae, save_pip
 from model.seam import Samples
 from prepare.shape_world.oracle import facts_of, mean_by_kind
 from train.image_data import PosteriorCache, check_pictures, shuffled_rows, steps_per_epoch
-from train.loop import LoopOptions, StepResult, Trainer, options_to_args, start_run
+from train.loop import Trainer, start_run
 from train.run_state import STATE_FILE
+from train.task import LoopOptions, StepResult, options_to_args
 from utils.files import load_tensors, save_tensors, write_json
 from utils.options import option, parse_options, with_default
 from utils.seeding import seed_everything

@@ -28,7 +28,8 @@ from prepare.shape_world.altering import altered_texts
 from rewards.image import ClipReward
 from rewards.pixels import Preprocessing
 from train.image_data import check_pictures, shuffled_rows, steps_per_epoch
-from train.loop import LoopOptions, StepResult, Trainer, options_to_args, start_run
+from train.loop import Trainer, start_run
+from train.task import LoopOptions, StepResult, options_to_args
 from utils.files import write_json
 from utils.options import option, parse_options, with_default
 

@@ -1,12 +1,15 @@
-"""SoPo and the methods it is compared with: preference tuning of a text-to-motion diffusion model.
+"""SoPo and the methods it is compared with: preference tuning of a text-to-motion model.
 
     python -m train.train_sopo --save_dir save/sopo_experiment --dataset humanml
     python -m train.train_sopo --save_dir save/sopo --dataset NAME --tau_quantile 0.25 \\
         --model_path save/base/model000600000.pt --reward_path save/reward
 
+    python -m train.train_sopo --lora_rank 16 ...   adapters alone are trained, through peft
     python -m train.train_sopo --method sft ...      the control: plain denoising, same steps
     python -m train.train_sopo --method offline_dpo --pairs_path FOLDER ...     (also combined_dpo,
         modipo_t and modipo_g; the folder comes from python -m prepare.preference_pairs)
+
+    python -m train.train_sopo --model_path save/momask/base --guidance_param 4 ...     MoMask
 
 train/preference/methods.py lists the methods, train/preference/algorithm.py is Algorithm 1 of the
 paper, and docs/method.md lists every choice that the paper leaves open.
@@ -19,38 +22,36 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from data_loaders.humanml import MotionBatch, MotionDataset
 from data_loaders.vocabulary import write_words
 from model.compiled import CompileOptions
 from model.families import load_generator
+from model.lora import LoraOptions, add_lora
 from model.seam import Generator, Samples
 from rewards.load import RewardOptions, load_reward
 from rewards.seam import Reward
-from train.data import fixed_batches, open_splits, steps_per_epoch, training_batches
-from train.inspection import InspectionOptions, inspector
-from train.loop import Trainer, options_to_args, start_run
+from train.data import open_splits, steps_per_epoch, training_batches
+from train.inspection import inspector
+from train.loop import Trainer, start_run
 from train.preference.fixed_pairs import PairStore
 from train.preference.methods import METHODS
 from train.preference.pairs import Key
-from train.preference_task import AlgorithmTask, TuningOptions, report_probe
+from train.preference_task import AlgorithmOptions, AlgorithmTask, report_probe
+from train.task import options_to_args
+from train.token_preference import check_token_pairs, with_token_options
+from train.tuning import TuningOptions, samples_of, validation_reward
 from utils.errors import UserError
 from utils.options import option, parse_options
 
 
 @dataclass
-class Options(TuningOptions, RewardOptions, CompileOptions, InspectionOptions):
-    model_path: str = option(
-        "save/humanml_enc_512_50steps/model000750000.pt",
-        "base checkpoint modelNNNNNNNNN.pt",
-        free="resume",
-    )
-    val_motions: int = option(128, "val captions generated per validation", minimum=8)
+class Options(AlgorithmOptions, RewardOptions, LoraOptions, CompileOptions, TuningOptions):
     resume_checkpoint: str = option("", "upstream's name of --model_path", free="resume")
 
     def validate(self) -> None:
-        TuningOptions.validate(self)
+        AlgorithmOptions.validate(self)
         RewardOptions.validate(self)
         self.model_path = self.resume_checkpoint or self.model_path
 
@@ -68,7 +69,6 @@ class PreferenceTask(AlgorithmTask[MotionBatch]):
         store: PairStore | None = None,
     ) -> None:
         super().__init__(options, policy, reward, store)
-        self.options: Options = options
         self.data, self.val_data = data, val_data
 
     def batches(self, epoch: int) -> Iterator[MotionBatch]:
@@ -78,24 +78,19 @@ class PreferenceTask(AlgorithmTask[MotionBatch]):
         return steps_per_epoch(self.data, self.options)
 
     def samples_of(self, batch: MotionBatch) -> tuple[Samples, list[Key]]:
-        keys = [Key(clip, text) for clip, text in zip(batch.names, batch.captions, strict=True)]
-        batch = batch.to(self.policy.device)
-        return Samples(batch.motion, batch.lengths), keys
+        return samples_of(batch.to(self.policy.device))
 
-    @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Mean reward of motions generated for the first val captions, from one fixed noise."""
-        rng = torch.Generator(self.policy.device).manual_seed(self.options.seed)
-        scores: list[Tensor] = []
-        for batch in fixed_batches(self.val_data, self.options.batch_size):
-            raw, _ = self.samples_of(batch)
-            condition = self.policy.encode_text(batch.captions)
-            generated = self.policy.sample(condition, self.policy.encode(raw, rng), rng)
-            scores.append(self.reward.score(self.policy.decode(generated), batch.captions))
-            if sum(map(len, scores)) >= self.options.val_motions:
-                break
-        reward = float(torch.cat(scores).mean())
-        return {"score": 1 - reward, "reward": reward}
+        options = self.options
+        return validation_reward(
+            self.policy,
+            self.reward,
+            self.val_data,
+            batch_size=options.batch_size,
+            count=options.val_motions,
+            seed=options.seed,
+        )
 
     def save(self, save_dir: Path, step: int, average: nn.Module | None, best: bool) -> Path:
         write_words(save_dir, self.data.captions())
@@ -126,6 +121,13 @@ def with_pairs(data: MotionDataset, store: PairStore, options: Options) -> Motio
     return chosen
 
 
+def adapt(policy: Generator, options: Options) -> None:
+    """Adapters for the policy. Raises UserError for a family that has none, and without peft."""
+    if policy.predicts == "tokens":
+        raise UserError("--lora_rank is for MDM and latent models; MoMask trains all its weights")
+    add_lora(policy.model, options, options.seed)
+
+
 @entry_point
 def main() -> None:
     options = parse_options(Options, description=__doc__)
@@ -145,9 +147,13 @@ def main() -> None:
         guidance=options.guidance_param,
         skeleton=data.skeleton,
     )
+    policy = with_token_options(policy, options)
+    if options.lora_rank:
+        adapt(policy, options)
     reward = load_reward(options, accelerator.device, data, val_data)
     if store is not None:
         store.check(data, policy.skeleton)
+        check_token_pairs(policy, store)
         data = with_pairs(data, store, options)
     task = PreferenceTask(options, policy, reward, data, val_data, store)
     if task.gated:

@@ -32,23 +32,31 @@ from model.image.load import (
     resolution_of,
     with_new_lora,
 )
-from model.image.lora import LoraOptions
+from model.image.lora import DenoiserLoraOptions
 from model.seam import Samples
 from prepare.shape_world.oracle import facts_of, mean_by_kind
 from rewards.image import ImageRewardOptions, embeds, load_image_reward
 from rewards.seam import Reward
 from train.image_data import PosteriorCache, check_pictures, shuffled_rows, steps_per_epoch
 from train.image_pairs import PicturePairs
-from train.loop import Trainer, options_to_args, start_run
+from train.loop import Trainer, start_run
 from train.preference.methods import needs_fixed_pairs
 from train.preference.pairs import Key
-from train.preference_task import AlgorithmTask, TuningOptions, report_probe
+from train.preference_task import AlgorithmOptions, AlgorithmTask, report_probe
+from train.task import LoopOptions, options_to_args
 from utils.errors import UserError
 from utils.options import option, parse_options, with_default
 
 
 @dataclass
-class Options(TuningOptions, ImageRewardOptions, ImageModelOptions, LoraOptions, PictureOptions):
+class Options(
+    AlgorithmOptions,
+    ImageRewardOptions,
+    ImageModelOptions,
+    DenoiserLoraOptions,
+    PictureOptions,
+    LoopOptions,
+):
     keep_text_encoders: bool = option(
         False, "encode captions when they are met, instead of all before the first step"
     )
@@ -57,24 +65,31 @@ class Options(TuningOptions, ImageRewardOptions, ImageModelOptions, LoraOptions,
     )
     val_pictures: int = option(64, "val captions generated per validation", minimum=1)
     batch_size: int = with_default(
-        TuningOptions, "batch_size", 16, help="pictures per step and process"
+        LoopOptions, "batch_size", 16, help="pictures per step and process"
     )
-    lr: float = with_default(TuningOptions, "lr", 1e-4)
-    grad_clip: float = with_default(TuningOptions, "grad_clip", 1.0)
+    num_steps: int = with_default(LoopOptions, "num_steps", 1000)
+    lr: float = with_default(LoopOptions, "lr", 1e-4)
+    lr_schedule: str = with_default(LoopOptions, "lr_schedule", "cosine")
+    grad_clip: float = with_default(LoopOptions, "grad_clip", 1.0)
+    val_interval: int = with_default(LoopOptions, "val_interval", 100)
+    save_interval: int = with_default(LoopOptions, "save_interval", 500)
+    num_candidates: int | None = with_default(
+        AlgorithmOptions, "num_candidates", None, help="K pictures generated per caption; none = 4"
+    )
     candidate_sampler: str = with_default(
-        TuningOptions, "candidate_sampler", "pipeline", choices=("pipeline",)
+        AlgorithmOptions, "candidate_sampler", "pipeline", choices=("pipeline",)
     )
-    candidate_steps: int = with_default(
-        TuningOptions, "candidate_steps", 0, help="their denoising steps; 0 = as the family's"
-    )
-    candidate_start: float = with_default(
-        TuningOptions, "candidate_start", 1.0, help="pictures start from noise alone", minimum=1
+    candidate_steps: int | None = with_default(
+        AlgorithmOptions, "candidate_steps", None, help="their denoising steps; none = the family's"
     )
     guidance_param: float | None = with_default(
-        TuningOptions, "guidance_param", None, help="their guidance scale; none = the family's"
+        AlgorithmOptions, "guidance_param", None, help="their guidance scale; none = the family's"
+    )
+    candidate_start: float = with_default(
+        AlgorithmOptions, "candidate_start", 1.0, help="pictures start from noise alone", minimum=1
     )
     tau: float | None = with_default(
-        TuningOptions,
+        AlgorithmOptions,
         "tau",
         None,
         help="a candidate is used below this reward, on the reward's own scale; none = by quantile",
@@ -82,13 +97,13 @@ class Options(TuningOptions, ImageRewardOptions, ImageModelOptions, LoraOptions,
         maximum=None,
     )
     tau_quantile: float | None = with_default(
-        TuningOptions,
+        AlgorithmOptions,
         "tau_quantile",
         None,
         help="set tau to this quantile of the recent worst-of-K rewards; none = 0.5 without --tau",
     )
     loser_min_t: float = with_default(
-        TuningOptions,
+        AlgorithmOptions,
         "loser_min_t",
         0.0,
         help="leave the unpreferred term out below this noise: t / T, or sigma in flows",
@@ -101,7 +116,7 @@ class Options(TuningOptions, ImageRewardOptions, ImageModelOptions, LoraOptions,
             self.tau_quantile = 0.5
         if needs_fixed_pairs(self.method):
             self.pairs_path = self.pairs_path or self.data_dir
-        TuningOptions.validate(self)
+        AlgorithmOptions.validate(self)
         ImageRewardOptions.validate(self)
 
 
@@ -120,7 +135,7 @@ class ImagePreferenceTask(AlgorithmTask[list[Row]]):
         share = policy.noising.level_share(options.loser_min_t)
         super().__init__(replace(options, loser_min_t=share), policy, reward, store)
         assert policy.adapters is not None
-        self.options: Options = options
+        self.options = options  # as they were given, for args.json
         self.generator, self.data, self.val_data = policy, data, val_data
         self.module: nn.Module = policy.adapters
         self.posteriors = PosteriorCache(policy.space, data, policy.device)
@@ -182,7 +197,11 @@ def main() -> None:
     device = accelerator.device
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else None
     policy = load_image_generator(
-        options, device, dtype, steps=options.candidate_steps, guidance=options.guidance_param
+        options,
+        device,
+        dtype,
+        steps=options.candidate_steps or 0,
+        guidance=options.guidance_param,
     )
     policy = with_new_lora(policy, options, options.seed, options.gradient_checkpointing)
     data, val_data = open_data(options, resolution_of(policy, options.resolution))

@@ -16,22 +16,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from data_loaders.humanml import MotionBatch, MotionDataset
 from model.text.encoders import CachedTextEncoder, TextEncoderOptions, build_text_encoder
 from tmr.losses import LossWeights, false_negatives, tmr_loss
-from tmr.model import TMR, TMRConfig
-from tmr.retrieval import retrieval_in_pools
+from tmr.model import BEST, LAST, TMR, TMRConfig
 from train.data import (
     TrainingOptions,
-    fixed_batches,
     open_splits,
     steps_per_epoch,
     training_batches,
     validation_pool,
 )
-from train.loop import StepResult, Trainer, options_to_args, start_run
+from train.loop import Trainer, start_run
+from train.retrieval import retrieval_score
+from train.task import StepResult, options_to_args
 from utils.files import write_json
 from utils.options import option, parse_options, with_default
 from utils.provenance import provenance
@@ -65,6 +65,7 @@ class RetrievalTask:
         self.options, self.tmr, self.pool = options, tmr, pool
         self.data, self.val_data = data, val_data
         self.module: nn.Module = tmr
+        self.last_step = 0  # that of ``last_weights``
         self.weights = LossWeights(
             latent=options.latent_weight,
             kl=options.kl_weight,
@@ -97,34 +98,21 @@ class RetrievalTask:
     def validate(self) -> dict[str, float]:
         """Retrieval on the val split in pools of distinct meanings."""
         self.module.eval()
-        texts: list[Tensor] = []
-        motions: list[Tensor] = []
-        captions: list[str] = []
-        for batch in fixed_batches(self.val_data, 64):
-            batch = batch.to(self.tmr.device)
-            motions.append(self.tmr.encode_motions(batch.motion, batch.lengths))
-            texts.append(self.tmr.encode_texts(batch.captions))
-            captions += batch.captions
-        figures = retrieval_in_pools(
-            torch.cat(texts),
-            torch.cat(motions),
-            self.val_data.meanings(captions),
-            pool_size=self.pool,
-            smallest=self.pool,
-        )
-        return {"score": 1 - figures.r_at_1, "R@1": figures.r_at_1, "R@3": figures.r_at_3}
+        return retrieval_score(self.tmr, self.val_data, self.pool)
 
     def save(self, save_dir: Path, step: int, average: nn.Module | None, best: bool) -> Path:
         """``last_weights`` as upstream names them, ``best_weights`` for the best on val."""
-        args = {**options_to_args(self.options), "provenance": provenance(), "step": step}
+        path = self.tmr.save(save_dir, BEST if best else LAST)
+        self.last_step = self.last_step if best else step
+        args = {**options_to_args(self.options), "provenance": provenance(), "step": self.last_step}
         write_json(save_dir / "args.json", args)
-        return self.tmr.save(save_dir, "best_weights" if best else "last_weights")
+        return path
 
     def state_dict(self) -> dict[str, Any]:
-        return {}
+        return {"last_step": self.last_step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        return None
+        self.last_step = state.get("last_step", self.last_step)
 
 
 @entry_point

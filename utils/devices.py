@@ -1,5 +1,6 @@
 """Where a script computes."""
 
+import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -20,15 +21,19 @@ def pick_device(device: str, cuda: bool = True) -> torch.device:
     """Raises UserError for a device that this machine lacks."""
     if device == "auto":
         return torch.device("cuda" if cuda and torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(f"cuda:{device}" if device.isdigit() else device)
-    except RuntimeError:
-        raise UserError(f"--device {device} is unknown; use auto, cpu, cuda or an index") from None
-    if device.isdigit() and not torch.cuda.is_available():
-        return torch.device("cpu")  # upstream's default "--device 0" means CPU on such machines
-    if chosen.type == "cuda" and not (cuda and torch.cuda.is_available()):
+    found = re.fullmatch(r"cpu|cuda|(?:cuda:)?(\d{1,3})", device)
+    if found is None:
+        raise UserError(f"--device {device} is unknown; use auto, cpu, cuda or an index")
+    if device == "cpu":
+        return torch.device("cpu")
+    if not (cuda and torch.cuda.is_available()):
+        if device.isdigit():
+            return torch.device("cpu")  # upstream's default "--device 0" means CPU there
         raise UserError(f"--device {device}: no CUDA device is available; use --device cpu")
-    return chosen
+    index, count = found.group(1), torch.cuda.device_count()
+    if index is not None and int(index) >= count:
+        raise UserError(f"--device {device}: there are {count} CUDA devices, the first of them 0")
+    return torch.device("cuda" if index is None else f"cuda:{int(index)}")
 
 
 def autocast_to(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:

@@ -1,8 +1,12 @@
-"""Reading and writing that never leaves a half-written file behind and never executes code."""
+"""Reading and writing that never leaves a half-written file behind and never executes code.
+
+What is written here carries its SHA-256 (utils/seals.py), which the functions that read check.
+"""
 
 import json
 import os
 import pickle
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,27 +17,67 @@ import numpy as np
 import torch
 
 from utils.errors import UserError
+from utils.owners import is_left_behind, own_name
+from utils.seals import JSON_KEY, check_seal, seal
+
+LOCK = "run.lock"  # of `utils.locks`, which is no output
+TEMPORARY = re.compile(r"\..+\.partial\.(.+\.\d+)-\w{8}(?:\.\w+)?")  # and whose it is
 
 
 @contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path, previous: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; rename it to `path` when the block succeeds.
 
-    The temporary name keeps the suffix, so writers that choose a format by it work unchanged.
+    The temporary name keeps the suffix, so writers that choose a format by it work unchanged. The
+    file is sealed, and on the disk before it takes its name. previous: the name that an older file
+    takes instead of being replaced; a kill between the two renames leaves it there alone.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+    prefix = f".{path.stem}.partial.{own_name()}-"
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
+        seal(temporary)
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp is private; give the usual permissions
+        sync(temporary)
+        if previous is not None and path.exists():
+            os.replace(path, previous)
         os.replace(temporary, path)
+        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, would survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed had half written in `folder` and below."""
+    for path in list(folder.rglob(".*.partial.*")):
+        match = TEMPORARY.fullmatch(path.name)
+        if match and path.is_file() and is_left_behind(path, match.group(1)):
+            path.unlink(missing_ok=True)
+
+
+def member(folder: Path, name: object, source: Path) -> Path:
+    """What is called `name` in `folder`, where the file `source` says so.
+
+    Raises UserError for a name that leads out of the folder.
+    """
+    if not isinstance(name, str) or Path(name).name != name or name == "..":
+        raise UserError(f"{source} names {name!r}, which is no name in {folder}; do not use it")
+    return folder / name
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -46,28 +90,35 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Raises UserError when the file is missing or is not JSON."""
+    """Raises UserError when the file is missing, is not JSON, or is not as it was written."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        check_seal(Path(path))
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON ({error})") from None
+    if isinstance(content, dict):
+        content.pop(JSON_KEY, None)
+    return content
 
 
 def read_array(path: str | Path) -> np.ndarray:
     """One ``.npy`` array of plain numbers.
 
-    Raises FileNotFoundError, and ValueError when the file is damaged or holds anything else.
+    Raises FileNotFoundError, UserError when the file has changed since this project wrote it, and
+    ValueError when it is damaged or holds anything else.
     """
+    check_seal(Path(path))
     with open(path, "rb") as file:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def save_tensors(path: str | Path, value: Any) -> None:
-    """`torch.save` through a temporary file."""
-    with atomic_write(path) as temporary:
-        torch.save(value, temporary)
+def save_tensors(path: str | Path, value: Any, previous: Path | None = None) -> None:
+    """`torch.save` through a temporary file; `previous` as `atomic_write` has it."""
+    # Given a name, torch.save would write it into the file
+    with atomic_write(path, previous) as temporary, open(temporary, "wb") as file:
+        torch.save(value, file)
 
 
 def load_tensors(path: str | Path, map_location: str | torch.device = "cpu") -> Any:
@@ -76,6 +127,7 @@ def load_tensors(path: str | Path, map_location: str | torch.device = "cpu") -> 
     Raises UserError when the file is missing, damaged, or holds other objects.
     """
     try:
+        check_seal(Path(path))
         return torch.load(path, map_location=map_location, weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
@@ -100,7 +152,8 @@ def check_output_dir(
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise UserError(f"{option} {path} is a file; name a folder")
-    if path.is_dir() and any(path.iterdir()) and not (overwrite or resume):
+    held = path.is_dir() and any(inside.name != LOCK for inside in path.iterdir())
+    if held and not (overwrite or resume):
         raise UserError(
             f"{option} {path} already holds files; add --overwrite or --resume, or name another"
         )

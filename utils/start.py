@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from utils.commands import typed
 from utils.errors import UserError
+from utils.parents import watch_parent
 from utils.threads import settle_threads
 
 settle_threads()
@@ -24,6 +25,7 @@ def entry_point(main: Callable[[], None]) -> Callable[[], None]:
 
     @functools.wraps(main)
     def wrapped() -> None:
+        watch_parent()
         try:
             try:
                 main()

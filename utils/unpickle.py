@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from utils.errors import UserError
+from utils.seals import check_seal
 
 # What reading a damaged or crafted pickle raises; RuntimeError comes from torch.
 DAMAGE = (
@@ -119,6 +120,7 @@ def load_tensors_only(path: str | Path) -> Any:
         raise UserError(f"{path} does not exist")
     if not zipfile.is_zipfile(path) or is_torchscript(path):
         raise UserError(f"{path} is not a checkpoint of torch.save, or is damaged; fetch it again")
+    check_seal(Path(path))
     reader = SimpleNamespace(__name__="tensors", Unpickler=TensorUnpickler)
     try:
         return torch.load(path, map_location="cpu", weights_only=False, pickle_module=reader)

@@ -14,14 +14,17 @@ from torch import Tensor, nn
 
 from model.image.condition import ImageCondition
 from model.image.latents import LatentSpace, Posteriors
-from model.image.lora import FILE, Adapters, adapters_off, save_lora
+from model.image.lora import FILE, Adapters, save_lora
 from model.image.noising import Noising
 from model.image.pipelines import Wrapper
 from model.image.prompts import Prompts
+from model.lora import lora_off
 from model.seam import Samples
 from model.text.condition import Condition
 from utils.devices import autocast_to
 from utils.files import atomic_write, write_json
+
+USUAL_CANDIDATES = 4  # K; each costs two passes of the denoiser per step with guidance
 
 
 @dataclass
@@ -59,6 +62,14 @@ class ImageGenerator:
     @property
     def padded_frames(self) -> None:
         return None
+
+    @property
+    def predicts(self) -> str:
+        return self.noising.predicts
+
+    @property
+    def usual_candidates(self) -> int:
+        return USUAL_CANDIDATES
 
     def encode_text(self, captions: list[str]) -> ImageCondition:
         return self.prompts.encode(captions).to(self.device)
@@ -146,4 +157,4 @@ class ImageGenerator:
         return path
 
     def _weights(self) -> AbstractContextManager[object]:
-        return nullcontext() if self.adapted else adapters_off(self.model)
+        return nullcontext() if self.adapted else lora_off(self.model)

@@ -10,7 +10,7 @@ import torch
 
 from model.image.generator import ImageGenerator
 from model.image.latents import LatentSpace
-from model.image.lora import Adapters, LoraOptions, add_lora, load_lora
+from model.image.lora import Adapters, DenoiserLoraOptions, add_lora, load_lora
 from model.image.noising import DENSITIES
 from model.image.pipelines import WRAPPERS, wrap
 from model.image.prompts import Prompts
@@ -156,7 +156,7 @@ def with_lora(generator: ImageGenerator, path: str) -> ImageGenerator:
 
 
 def with_new_lora(
-    generator: ImageGenerator, options: LoraOptions, seed: int, checkpointing: bool = False
+    generator: ImageGenerator, options: DenoiserLoraOptions, seed: int, checkpointing: bool = False
 ) -> ImageGenerator:
     """The generator with adapters to train; checkpointing: activations are computed twice instead
     of kept. Raises UserError when no layer has such a name."""

@@ -1,9 +1,6 @@
-"""LoRA on a denoiser through peft: added, switched off for the reference, read and written as
-diffusers does (Hu et al. 2022)."""
+"""LoRA on a denoiser of diffusers: added, read and written as diffusers does (Hu et al. 2022)."""
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,19 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from model.image.pipelines import Wrapper
+from model.lora import LoraOptions
 from utils.errors import UserError
 from utils.extras import extra
 from utils.files import atomic_write
-from utils.options import option
+from utils.options import option, with_default
 
 FILE = "pytorch_lora_weights.safetensors"
 
 
 @dataclass
-class LoraOptions:
-    lora_rank: int = option(128, "rank of the adapters", minimum=1)
-    lora_alpha: float | None = option(
-        None, "their scale times the rank; none = the rank", minimum=0
+class DenoiserLoraOptions(LoraOptions):
+    lora_rank: int = with_default(
+        LoraOptions, "lora_rank", 128, help="rank of the adapters", minimum=1
     )
     lora_targets: list[str] = option(
         [], "ends of the names of the layers that get one; none = the family's attention"
@@ -46,7 +43,7 @@ class Adapters(nn.Module):
         return dict(zip(self.names, self.weights, strict=True))
 
 
-def add_lora(wrapper: Wrapper, options: LoraOptions, seed: int) -> Adapters:
+def add_lora(wrapper: Wrapper, options: DenoiserLoraOptions, seed: int) -> Adapters:
     """New adapters in float32, which change nothing yet (B = 0); all else is frozen.
 
     Raises UserError when no layer has such a name.
@@ -67,16 +64,6 @@ def add_lora(wrapper: Wrapper, options: LoraOptions, seed: int) -> Adapters:
             raise UserError(f"--lora_targets {' '.join(targets)}: {error}") from None
     extra("diffusers.training_utils").cast_training_params(denoiser, torch.float32)
     return Adapters(denoiser)
-
-
-@contextmanager
-def adapters_off(denoiser: Any) -> Iterator[None]:
-    """The denoiser as it was without its adapters."""
-    denoiser.disable_adapters()
-    try:
-        yield
-    finally:
-        denoiser.enable_adapters()
 
 
 def save_lora(path: Path, wrapper: Wrapper, adapters: Adapters) -> None:

@@ -22,7 +22,12 @@ def column(values: Tensor) -> Tensor:
 
 
 class Noising(Protocol):
-    levels: int
+    @property
+    def levels(self) -> int: ...
+
+    @property
+    def predicts(self) -> str:
+        """``noise``, ``v`` or ``velocity``."""
 
     def times(self, t: Tensor) -> Tensor:
         """What the network reads ``[B]`` at levels t ``[B]``."""
@@ -56,6 +61,10 @@ class VarianceNoising:
     @property
     def levels(self) -> int:
         return len(self.alphas_cumprod)
+
+    @property
+    def predicts(self) -> str:
+        return "v" if self.predicts_v else "noise"
 
     def times(self, t: Tensor) -> Tensor:
         return t
@@ -103,6 +112,10 @@ class FlowNoising:
     @property
     def levels(self) -> int:
         return len(self.sigmas)
+
+    @property
+    def predicts(self) -> str:
+        return "velocity"
 
     def times(self, t: Tensor) -> Tensor:
         return self.timesteps[t]

@@ -19,16 +19,17 @@ from utils.masks import length_mask
 FRAMES_PER_CALL = {"cpu": 2048, "cuda": 65_536}
 
 
-@torch.no_grad()
 def decode(vae: MotionVAE, latent: Tensor, lengths: Tensor) -> Tensor:
-    """`MotionVAE.decode` of latents ``[B, n, d]``."""
+    """`MotionVAE.decode` of latents ``[B, n, d]``; gradient flows where they carry one."""
+    differentiated = torch.is_grad_enabled() and latent.requires_grad
     frames = int(lengths.max())
     motion = latent.new_zeros(len(latent), frames, vae.config.num_features)
 
     def fill(rows: Tensor, size: int) -> None:
-        motion[rows, :size] = vae.decode(latent[rows], lengths[rows], size)
+        motion[rows, :size] = vae.decode(latent[rows], lengths[rows], size).to(motion.dtype)
 
-    _run(fill, lengths, frames)
+    with torch.set_grad_enabled(differentiated):
+        _run(fill, lengths, frames)
     return motion
 
 
@@ -40,7 +41,8 @@ def distribution(vae: MotionVAE, motion: Tensor, lengths: Tensor) -> Distributio
 
     def fill(rows: Tensor, size: int) -> None:
         part = vae.distribution(motion[rows, :size], length_mask(lengths[rows], size))
-        found.mean[rows], found.logvar[rows] = part.mean, part.logvar
+        found.mean[rows] = part.mean.to(motion.dtype)  # another under autocast
+        found.logvar[rows] = part.logvar.to(motion.dtype)
 
     _run(fill, lengths, motion.shape[1])
     return found
@@ -49,7 +51,8 @@ def distribution(vae: MotionVAE, motion: Tensor, lengths: Tensor) -> Distributio
 def _run(fill: Callable[[Tensor, int], None], lengths: Tensor, frames: int) -> None:
     """``fill(rows, frames)`` for all groups of rows."""
     on_cpu = lengths.device.type == "cpu"
-    threads = torch.get_num_threads() if on_cpu else 1
+    # with gradients, several threads would write one graph
+    threads = torch.get_num_threads() if on_cpu and not torch.is_grad_enabled() else 1
     budget = FRAMES_PER_CALL["cpu" if on_cpu else "cuda"]
     groups = balanced_groups(lengths.tolist(), frames, True, budget, threads)
     calls = [partial(fill, torch.tensor(rows, device=lengths.device), n) for rows, n in groups]

@@ -17,6 +17,7 @@ from data_loaders.normalizer import Statistics
 from diffusion.schedule import SCHEDULES
 from model.latent.denoiser import DenoiserConfig, LatentDenoiser
 from model.latent.vae import MotionVAE, VAEConfig
+from model.single_file import is_single_file, read_single_state
 from model.text.encoders import KINDS
 from model.weights import load_strictly
 from utils.errors import UserError
@@ -72,15 +73,20 @@ class LatentWeights:
         return "mld" if UNUSED in self.denoiser else "v1"
 
 
-def read_weights(path: str | Path) -> LatentWeights:
+def read_weights(path: str | Path, use_ema: bool = True) -> LatentWeights:
     """Tensors of a checkpoint; whatever else it holds is neither imported nor run.
 
-    Of ours that hold averaged weights as well, these.
+    Of ours that hold averaged weights as well, these, with `use_ema`.
 
     Raises UserError when the file is missing, damaged, carries code, or holds other networks.
     """
-    content = load_tensors_only(path)
-    state = content.get(AVERAGE, content.get("state_dict")) if isinstance(content, dict) else None
+    if is_single_file(path):
+        content: Any = {"state_dict": read_single_state(Path(path))}
+    else:
+        content = load_tensors_only(path)
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    if use_ema and isinstance(state, dict):
+        state = content.get(AVERAGE, state)
     if not isinstance(state, dict):
         raise UserError(f"{path} is no checkpoint of MLD or MotionLCM: it has no state_dict")
     parts: dict[str, dict[str, Tensor]] = {"vae": {}, "denoiser": {}}

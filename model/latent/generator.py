@@ -1,16 +1,15 @@
 """MLD, MLD* and MotionLCM behind the generator seam: noise prediction in the latents of a VAE."""
 
-import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from data_loaders.normalizer import Statistics
-from data_loaders.skeleton import Skeleton, skeleton_for_dim
+from data_loaders.skeleton import Skeleton
 from diffusion.gaussian import GaussianDiffusion
 from diffusion.samplers import Denoiser, denoiser_of_noise, noise_from
 from diffusion.sampling import SamplerOptions, StartPoint
@@ -20,22 +19,14 @@ from diffusion.schedule import (
     select_consistency_steps,
     select_offset_stride,
 )
-from model.checkpoint_files import load_stats, read_model_args
 from model.compiled import CompiledNetwork
 from model.latent import by_length
-from model.latent.checkpoints import (
-    LatentSettings,
-    load_denoiser,
-    load_vae,
-    read_settings,
-    read_weights,
-    save_checkpoint,
-)
+from model.latent.checkpoints import LatentSettings, save_checkpoint
 from model.latent.denoiser import LatentDenoiser
 from model.latent.vae import MotionVAE
+from model.lora import LORA_FILE, frozen_copy, merged, save_lora
 from model.seam import Samples
 from model.text.condition import Condition, TextEncoder
-from model.text.encoders import CachedTextEncoder, PooledEncoder, build_text_encoder
 from utils.devices import autocast_to
 from utils.errors import UserError
 from utils.masks import zero_padding
@@ -70,6 +61,8 @@ class MLDGenerator:
     autocast: torch.dtype | None = None
     compiled: bool = False
     spill: int = 0
+    predicts: ClassVar[str] = "noise"
+    usual_candidates: ClassVar[int] = 2  # K of the paper's MLD*
 
     @cached_property
     def diffusion(self) -> GaussianDiffusion:
@@ -143,18 +136,22 @@ class MLDGenerator:
         """Raises UserError for lengths beyond the VAE's positions."""
         self.vae.check_length(int(like.frames.max()))
         x, first = self.noise(like, rng), None
-        diffusion = GaussianDiffusion(respace(self.diffusion.schedule, self.kept_steps()))
+        denoise, diffusion = self.denoising(condition, like)
         if start < 1:
             first, x = StartPoint(like.x, start).noised(diffusion, x)
         was_training = self.model.training
         self.model.eval()
-        denoise = denoiser_of_noise(self.predicted_noise(condition), self.diffusion)
         with autocast_to(self.device, self.autocast):
             x = self.sampler.run(denoise, diffusion, x, noise_from(rng, x), first)
         # The weights that were cast without gradient would serve a loss in the same autocast
         torch.clear_autocast_cache()
         self.model.train(was_training)
         return Samples(x, like.lengths)
+
+    def denoising(self, condition: Condition, like: Samples) -> tuple[Denoiser, GaussianDiffusion]:
+        """What a sampler runs on: x0 of latents ``[B, n, d]``, and the executed steps."""
+        denoise = denoiser_of_noise(self.predicted_noise(condition), self.diffusion)
+        return denoise, GaussianDiffusion(respace(self.diffusion.schedule, self.kept_steps()))
 
     def predicted_noise(self, condition: Condition) -> Denoiser:
         """The noise with guidance u + s (c - u), both passes in one doubled batch; a consistency
@@ -217,7 +214,7 @@ class MLDGenerator:
                 "this is a consistency student, which was distilled to jump from noise to motion "
                 "and has no error at a noise level; tune the model that it was distilled from"
             )
-        return self.with_model(copy.deepcopy(self.model).eval().requires_grad_(False))
+        return self.with_model(frozen_copy(self.model))
 
     def with_model(self, model: LatentDenoiser) -> "MLDGenerator":
         """The same generator around other weights."""
@@ -226,69 +223,14 @@ class MLDGenerator:
     def save(
         self, folder: Path, step: int, average: nn.Module | None, args: dict[str, Any]
     ) -> Path:
-        networks = {"vae": self.vae, "denoiser": self.model}
-        return save_checkpoint(folder, step, networks, self.stats, self.settings, average, args)
+        """With adapters, the merged network, and beside it the newest adapters alone."""
+        networks = {"vae": self.vae, "denoiser": merged(self.model)}
+        mean = None if average is None else merged(average)
+        path = save_checkpoint(folder, step, networks, self.stats, self.settings, mean, args)
+        save_lora(folder / LORA_FILE, average or self.model)
+        return path
 
     @cached_property
     def _network(self) -> nn.Module:
         """What samples: the model, or its compiled form."""
         return CompiledNetwork(self.model) if self.compiled else self.model
-
-
-def assemble(
-    vae: MotionVAE,
-    model: LatentDenoiser,
-    settings: LatentSettings,
-    stats: Statistics,
-    device: torch.device | str,
-    text_encoder_path: str = "",
-) -> MLDGenerator:
-    """A generator of these networks, with the defaults of their kind.
-
-    Raises UserError when the statistics or the text encoder have another width than the networks.
-    """
-    features, width = vae.config.num_features, model.config.text_dim
-    skeleton = skeleton_for_dim(features)
-    if skeleton is None:
-        raise UserError(f"no skeleton has {features} features, as this motion VAE takes")
-    if stats.feature_dim != features:
-        raise UserError(
-            f"this motion VAE takes {features} features ({skeleton.name}), the statistics have "
-            f"{stats.feature_dim}; pass the --dataset that it was trained on"
-        )
-    encoder = build_text_encoder(settings.text_encoder_type, text_encoder_path or None, device)
-    if encoder.width != width:
-        raise UserError(
-            f"--text_encoder_type {settings.text_encoder_type} gives vectors {encoder.width} wide, "
-            f"this denoiser reads {width}"
-        )
-    if settings.pooled_text and not encoder.pooled:
-        encoder = PooledEncoder(encoder)
-    generator = MLDGenerator(
-        model.to(device),
-        vae.to(device).eval().requires_grad_(False),
-        settings,
-        stats.to(device),
-        CachedTextEncoder(encoder),
-        skeleton,
-        torch.device(device),
-    )
-    return replace(generator, sampler=STUDENT_SAMPLER) if generator.is_student else generator
-
-
-def load_mld(
-    model_path: Path, device: torch.device | str, data_dir: str = "", text_encoder_path: str = ""
-) -> MLDGenerator:
-    """A published or own checkpoint, in eval mode, with its kind's sampler and guidance.
-
-    The statistics come from ``stats.npz`` beside it, else from the dataset of its number of
-    features. Raises UserError for whatever is missing or does not fit.
-    """
-    args = read_model_args(model_path) if (model_path.parent / "args.json").is_file() else {}
-    weights = read_weights(model_path)
-    settings = read_settings(weights, args)
-    vae, model = load_vae(weights, settings), load_denoiser(weights, settings)
-    skeleton = skeleton_for_dim(vae.config.num_features)
-    dataset = {"dataset": skeleton.name} if skeleton else {}
-    stats = load_stats(model_path, dataset | args, data_dir)
-    return assemble(vae, model, settings, stats, device, text_encoder_path)

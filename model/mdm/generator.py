@@ -1,10 +1,9 @@
 """MDM behind the generator seam: x0 prediction in the space of normalised motion features."""
 
-import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from diffusion.sampling import SamplerOptions, StartPoint
 from diffusion.schedule import make_schedule, respace
 from model.checkpoint_files import load_stats, read_model_args
 from model.compiled import CompiledNetwork
+from model.lora import LORA_FILE, frozen_copy, merged, save_lora
 from model.mdm.batching import grouped_denoiser
 from model.mdm.checkpoints import config_from_args, load_weights, save_checkpoint
 from model.mdm.network import MDM, MDMConfig
@@ -35,6 +35,9 @@ from utils.masks import match_frames, zero_padding
 # The most frames of one network call, both passes counted: on a CPU, where caches are small and a
 # core may make a call of its own; 330 full-length motions on a GPU, or fewer by its memory.
 FRAMES_PER_CALL = {"cpu": 4096, "cuda": 65_536}
+
+
+GUIDANCE = 2.5
 
 
 class NoText:
@@ -62,10 +65,12 @@ class MDMGenerator:
     skeleton: Skeleton
     device: torch.device
     sampler: SamplerOptions = SamplerOptions()
-    guidance: float = 2.5
+    guidance: float = GUIDANCE
     autocast: torch.dtype | None = None
     compiled: bool = False
     spill: int = 0
+    predicts: ClassVar[str] = "x0"
+    usual_candidates: ClassVar[int] = 4  # K of the paper's MDM
 
     @property
     def levels(self) -> int:
@@ -169,7 +174,7 @@ class MDMGenerator:
         return self.diffusion.schedule.alphas_cumprod.to(t.device, torch.float32)[t]
 
     def frozen(self) -> "MDMGenerator":
-        return self.with_model(copy.deepcopy(self.model).eval().requires_grad_(False))
+        return self.with_model(frozen_copy(self.model))
 
     def with_model(self, model: MDM) -> "MDMGenerator":
         """The same generator around other weights."""
@@ -178,7 +183,11 @@ class MDMGenerator:
     def save(
         self, folder: Path, step: int, average: nn.Module | None, args: dict[str, Any]
     ) -> Path:
-        return save_checkpoint(folder, step, self.model, self.stats, average, args)
+        """With adapters, the merged network, and beside it the newest adapters alone."""
+        mean = None if average is None else merged(average)
+        path = save_checkpoint(folder, step, merged(self.model), self.stats, mean, args)
+        save_lora(folder / LORA_FILE, average or self.model)
+        return path
 
     @cached_property
     def _network(self) -> nn.Module:
@@ -210,6 +219,10 @@ class MDMGenerator:
             threads=self._threads(),
             spill=self.spill,
         )
+
+    def denoising(self, condition: Condition, like: Samples) -> tuple[Denoiser, GaussianDiffusion]:
+        """What a sampler runs on: x0 of motions shaped like `like`, and the executed steps."""
+        return self.denoiser(condition, like.frames, like.x.shape[1]), self._respaced()
 
     def _guidance(self) -> float:
         """Guidance needs a model that was trained with dropped captions."""

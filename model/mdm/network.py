@@ -14,7 +14,14 @@ from model.text.encoders import KINDS, Condition
 from utils.options import option
 from utils.positions import sinusoidal_table
 
-TEXT_WIDTHS = {"clip": 512, "bert": 768, "builtin": 256, "clip_large": 768, "sentence_t5": 768}
+TEXT_WIDTHS = {
+    "clip": 512,
+    "bert": 768,
+    "builtin": 256,
+    "wordllama": 256,
+    "clip_large": 768,
+    "sentence_t5": 768,
+}
 
 
 @dataclass

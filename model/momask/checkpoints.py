@@ -18,16 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from data_loaders.normalizer import Statistics
-from data_loaders.skeleton import Skeleton, skeleton_for_dim
+from data_loaders.skeleton import skeleton_for_dim
 from model.momask.lengths import LengthEstimator
-from model.momask.options_file import OptionsFile, write_options
+from model.momask.options_file import BASE_FILE, OptionsFile, write_options
 from model.momask.rvq import RVQVAE, RVQConfig
+from model.momask.token_space import TokenSpace
 from model.momask.transformers import (
     BaseTransformer,
     ResidualTransformer,
     TokenTransformer,
     TransformerConfig,
-    Vocabulary,
 )
 from model.text.encoders import (
     CLIP_POSITIONS,
@@ -42,6 +42,7 @@ from utils.errors import UserError
 from utils.files import atomic_write, load_tensors, save_tensors
 
 POSITION_TABLE = "position_enc.pe"  # stored by upstream, recomputed here
+DIGEST = "vq_digest"  # ours in opt.txt: whether the RVQ is still that of the training
 AVERAGES = "code_averages"  # ours, beside upstream's weights, so that a training can go on
 LENGTHS_FOLDER = "length_estimator"
 RESIDUAL_PREFIX = "tres"  # how upstream's names of residual transformers begin
@@ -54,6 +55,7 @@ RVQ_SIZES = (
     "depth",
     "dilation_growth_rate",
 )
+TEXT_ENCODERS = ("clip", "builtin")
 TRANSFORMER_SIZES = ("latent_dim", "ff_size", "n_layers", "n_heads")
 # Options of upstream's RVQ that have one value in every published model, and no other here.
 PUBLISHED = {"stride_t": 2, "vq_act": "relu", "vq_norm": None, "shared_codebook": False}
@@ -70,24 +72,9 @@ class Part:
 
 
 RVQ = Part("RVQ", "net_best_fid.tar", ("vq_model", "net"))
-BASE = Part("base transformer", "latest.tar", ("t2m_transformer", "trans"))
+BASE = Part("base transformer", BASE_FILE, ("t2m_transformer", "trans"))
 RESIDUAL = Part("residual transformer", "net_best_fid.tar", ("res_transformer",))
 LENGTHS = Part("length estimator", "finest.tar", ("estimator",))
-
-
-@dataclass(frozen=True)
-class TokenSpace:
-    """What turns motions into tokens and back: the RVQ, its statistics, and its folder."""
-
-    rvq: RVQVAE
-    stats: Statistics
-    skeleton: Skeleton
-    folder: Path
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        config = self.rvq.config
-        return Vocabulary(config.nb_code, config.code_dim, config.num_quantizers)
 
 
 @dataclass(frozen=True)
@@ -260,6 +247,11 @@ def _load_transformer(
             f"{options.path}: this transformer reads the tokens of {options.text('vq_name')}, not "
             f"those of {tokens.folder.name}"
         )
+    if options.values.get(DIGEST, tokens.digest) != tokens.digest:
+        raise UserError(
+            f"{path} was trained on other tokens: {tokens.folder} has been trained again "
+            "since; train this transformer anew, or bring that RVQ back"
+        )
     config = TransformerConfig(
         **{name: options.integer(name) for name in TRANSFORMER_SIZES},
         dropout=options.number("dropout", default=TransformerConfig.dropout),
@@ -294,24 +286,27 @@ def load_lengths(
 def load_text_encoder(
     kind: str, width: int, path: str, device: torch.device | str, where: str
 ) -> TextEncoder:
-    """CLIP with its full context, as published, or ``builtin``, this project's own.
+    """The encoder whose features, of the `width` of a stored model, its transformers read.
 
-    Raises UserError, which begins with `where`, when the kind is another one or its features are
-    not of the `width` that the transformers read.
+    Raises UserError, which begins with `where`, when the kind or the width is another one.
     """
-    encoder: TextEncoder
-    if kind == "builtin":
-        encoder = PooledEncoder(BuiltinEncoder())
-    elif kind == "clip":
-        encoder = ClipEncoder(path or "openai/clip-vit-base-patch32", device, CLIP_POSITIONS)
-    else:
+    if kind not in TEXT_ENCODERS:
         raise UserError(f"{where}: text_encoder_type is {kind!r}, neither clip nor builtin")
+    encoder = momask_text_encoder(kind, path, device)
     if encoder.width != width:
         raise UserError(
             f"{where} reads text features of width {width}, the text encoder gives "
             f"{encoder.width}; pass --text_encoder_path with CLIP ViT-B/32"
         )
-    return CachedTextEncoder(encoder)
+    return encoder
+
+
+def momask_text_encoder(kind: str, path: str, device: torch.device | str) -> TextEncoder:
+    """CLIP with its full context, as published, or ``builtin``, this project's own."""
+    if kind == "builtin":
+        return CachedTextEncoder(PooledEncoder(BuiltinEncoder()))
+    clip = ClipEncoder(path or "openai/clip-vit-base-patch32", device, CLIP_POSITIONS)
+    return CachedTextEncoder(clip)
 
 
 def read_part(path: Path, part: Part) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -332,25 +327,34 @@ def _shape(state: Mapping[str, Tensor], key: str, path: Path) -> torch.Size:
     return state[key].shape
 
 
-def save_tokens(folder: Path, rvq: RVQVAE, stats: Statistics, args: dict[str, Any]) -> Path:
+def save_tokens(
+    folder: Path, rvq: RVQVAE, stats: Statistics, args: dict[str, Any], file: str = RVQ.file
+) -> Path:
     """Write a folder that `load_tokens` reads; returns the path of the weights.
 
-    `args`: further entries of ``opt.txt``.
+    `args`: further entries of ``opt.txt``; `file`: the name of the weights' file.
     """
     write_options(folder, {**args, **asdict(rvq.config), **PUBLISHED})
     for name, value in (("mean", stats.mean), ("std", stats.std)):
         with atomic_write(folder / "meta" / f"{name}.npy") as temporary:
             np.save(temporary, value.cpu().numpy().astype(np.float32))
-    return save_part(folder / "model" / RVQ.file, RVQ, rvq, {AVERAGES: rvq.quantizer.averages()})
+    return save_part(folder / "model" / file, RVQ, rvq, {AVERAGES: rvq.quantizer.averages()})
 
 
 def save_transformer(
-    folder: Path, model: BaseTransformer | ResidualTransformer, vq_name: str, args: dict[str, Any]
+    folder: Path,
+    model: BaseTransformer | ResidualTransformer,
+    vq_name: str,
+    args: dict[str, Any],
+    file: str = "",
 ) -> Path:
-    """Write a folder that `load_base` or `load_residual` reads; returns the path of the weights."""
+    """Write a folder that `load_base` or `load_residual` reads; returns the path of the weights.
+
+    `file`: the name of the weights' file; none = the one that is read.
+    """
     part = BASE if isinstance(model, BaseTransformer) else RESIDUAL
     write_options(folder, {**args, **asdict(model.config), "vq_name": vq_name})
-    return save_part(folder / "model" / part.file, part, model)
+    return save_part(folder / "model" / (file or part.file), part, model)
 
 
 def save_part(

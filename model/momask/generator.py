@@ -15,7 +15,7 @@ import copy
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,7 @@ from diffusion.sampling import SamplerOptions
 from model.momask.checkpoints import MoMaskParts, load_momask
 from model.momask.draws import Draws
 from model.momask.likelihood import exact_weight, masked_count, masked_error, shared_mask
-from model.momask.options_file import FILE as OPTIONS_FILE
+from model.momask.options_file import published_folder
 from model.momask.run_files import load_run, save_run
 from model.momask.sampling import TokenSampling, generate_base, generate_residual
 from model.momask.transformers import BaseTransformer
@@ -35,7 +35,7 @@ from model.seam import Samples
 from model.text.condition import Condition
 from utils.devices import autocast_to
 from utils.errors import UserError
-from utils.masks import length_mask, match_frames, zero_padding
+from utils.masks import zero_padding
 
 ITERATIONS = 10
 SAMPLER = SamplerOptions("ancestral", ITERATIONS)  # there is one algorithm
@@ -65,6 +65,8 @@ class MoMaskGenerator:
     spill: int = 0
     mask_samples: int = 1
     weighting: str = "constant"
+    predicts: ClassVar[str] = "tokens"
+    usual_candidates: ClassVar[int] = 4
 
     def __post_init__(self) -> None:
         """Raises UserError for options that have no counterpart here."""
@@ -88,12 +90,12 @@ class MoMaskGenerator:
     @property
     def unit(self) -> int:
         """Frames of a token."""
-        return self.parts.tokens.rvq.config.frames_per_token
+        return self.parts.tokens.unit
 
     @property
     def levels(self) -> int:
         """The tokens of the longest motion: `levels` times an error is a bound of -log p."""
-        return self.skeleton.max_length // self.unit
+        return self.parts.tokens.longest
 
     @property
     def padded_frames(self) -> None:
@@ -104,21 +106,7 @@ class MoMaskGenerator:
         return self.parts.text_encoder.encode(captions).to(self.device)
 
     def encode(self, raw: Samples, rng: torch.Generator | None = None) -> Samples:
-        """Motions are padded to the longest length, on which the ids near their end depend.
-
-        Raises UserError for longer ones.
-        """
-        longest = self.levels * self.unit
-        if int(raw.frames.max()) > longest:
-            raise UserError(
-                f"a motion of {int(raw.frames.max())} frames is longer than MoMask's {longest}"
-            )
-        lengths = self.whole_tokens(raw.frames)
-        x = zero_padding(self.stats.normalize(raw.x), lengths)
-        ids = self.parts.tokens.rvq.encode(match_frames(x, longest))
-        return Samples(
-            ids.masked_fill(~self.valid(lengths, self.levels).unsqueeze(-1), -1), lengths
-        )
+        return self.parts.tokens.encode(raw)
 
     def decode(self, samples: Samples) -> Samples:
         """The batch is decoded at its longest length, with nothing beyond a shorter one, as
@@ -131,18 +119,10 @@ class MoMaskGenerator:
 
     def blank(self, lengths: Tensor) -> Samples:
         """Samples of these lengths ``[B]``, cut to whole tokens, with nothing in them."""
-        lengths = self.whole_tokens(lengths)
+        lengths = self.parts.tokens.whole_tokens(lengths)
         layers = self.parts.tokens.vocabulary.layers
         shape = (len(lengths), int(lengths.max()) // self.unit, layers)
         return Samples(torch.full(shape, -1, device=self.device), lengths)
-
-    def whole_tokens(self, lengths: Tensor) -> Tensor:
-        """Frames ``[B]`` cut to a multiple of a token's, at least one token."""
-        return (lengths // self.unit).clamp_min(1) * self.unit
-
-    def valid(self, lengths: Tensor, tokens: int) -> Tensor:
-        """``[B, tokens]``, True inside the lengths ``[B]`` in frames."""
-        return length_mask(lengths // self.unit, tokens)
 
     def noise(self, samples: Samples, rng: torch.Generator | None) -> Tensor:
         """Uniform numbers ``[B, S, 1 + n]`` for S masks: how many tokens, and which."""
@@ -164,12 +144,13 @@ class MoMaskGenerator:
         Conditional logits, without guidance or filter. Times `levels` it estimates -log p, so
         that T omega of Eq. 17 becomes N w.
         """
-        masks = noise.shape[1]
-        valid = self.valid(samples.frames, samples.x.shape[1]).repeat_interleave(masks, dim=0)
+        masks, longest = noise.shape[1], int(samples.frames.max()) // self.unit
+        valid = self.parts.tokens.valid(samples.frames, longest)
+        valid = valid.repeat_interleave(masks, dim=0)
         tokens = valid.sum(1)
         count = masked_count(self.mask_times(t, noise).flatten(), tokens)
-        mask = shared_mask(noise[..., 1:].flatten(0, 1), count, valid)
-        ids = samples.x[..., 0].repeat_interleave(masks, dim=0)
+        mask = shared_mask(noise[..., 1 : 1 + longest].flatten(0, 1), count, valid)
+        ids = samples.x[:, :longest, 0].repeat_interleave(masks, dim=0)
         text = _text(condition).repeat_interleave(masks, dim=0)
         error = masked_error(self.model, ids, mask, text, valid) * tokens / self.levels
         if self.weighting == "elbo":
@@ -187,7 +168,7 @@ class MoMaskGenerator:
         """With `start` < 1 that share of the base ids of `like`, taken at random, is drawn anew,
         and all ids of the residual layers."""
         count = int(like.frames.max()) // self.unit
-        valid, text = self.valid(like.frames, count), _text(condition)
+        valid, text = self.parts.tokens.valid(like.frames, count), _text(condition)
         draws, options = Draws(rng, self.device), self.token_sampling
         given = None
         if start < 1:
@@ -242,24 +223,17 @@ class MoMaskGenerator:
 def load_momask_generator(
     model_path: Path, device: torch.device | str, text_encoder_path: str = ""
 ) -> MoMaskGenerator:
-    """A published folder or file of a base transformer, or a checkpoint of a run.
+    """The file of a base transformer in a published folder, or a checkpoint of a run.
 
     Only the base transformer keeps its gradients. Raises UserError for whatever is missing or does
     not fit.
     """
-    load = load_momask if is_published(model_path) else load_run
+    load = load_momask if published_folder(model_path) else load_run
     parts = load(model_path, device, text_encoder_path)
     for network in (parts.tokens.rvq, parts.residual, parts.lengths):
         if network is not None:
             network.requires_grad_(False)
     return MoMaskGenerator(parts.base, parts, torch.device(device))
-
-
-def is_published(model_path: Path) -> bool:
-    """Whether a path is a folder of upstream's layout, or a file in its ``model``."""
-    if model_path.is_dir():
-        return (model_path / OPTIONS_FILE).is_file()
-    return model_path.parent.name == "model" and (model_path.parents[1] / OPTIONS_FILE).is_file()
 
 
 def _text(condition: Condition) -> Tensor:

@@ -1,4 +1,7 @@
-"""``opt.txt``, the options of a MoMask folder: ``key: value`` lines between two rulers."""
+"""``opt.txt``, the options of a MoMask folder: ``key: value`` lines between two rulers.
+
+A published folder is a network's: its options, and its weights in ``model``.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +12,9 @@ from utils.errors import UserError
 from utils.files import write_text
 
 FILE = "opt.txt"
+BASE_FILE = "latest.tar"  # in the folder of a base transformer
+FAMILY = "momask"  # how args.json names it
+DATASET_NAMES = {"humanml": "t2m"}  # upstream's names of datasets, where they are others
 FIRST_LINE, LAST_LINE = f"{'-' * 12} Options {'-' * 13}", f"{'-' * 14} End {'-' * 16}"
 
 
@@ -73,3 +79,16 @@ def write_options(folder: Path, values: Mapping[str, Any]) -> None:
     """Write ``opt.txt`` with sorted keys, as upstream does."""
     lines = [f"{key}: {values[key]}" for key in sorted(values)]
     write_text(folder / FILE, "\n".join([FIRST_LINE, *lines, LAST_LINE]) + "\n")
+
+
+def published_folder(path: Path) -> Path | None:
+    """The folder of upstream's layout that `path` is, or in whose ``model`` it lies; else None."""
+    folder = path.parent.parent if path.parent.name == "model" else path
+    return folder if (folder / FILE).is_file() else None
+
+
+def published_args(folder: Path) -> dict[str, Any]:
+    """What ``args.json`` would say of a published folder."""
+    names = {value: key for key, value in DATASET_NAMES.items()}
+    dataset = OptionsFile.read(folder).values.get("dataset_name", DATASET_NAMES["humanml"])
+    return {"family": FAMILY, "dataset": names.get(dataset, dataset)}

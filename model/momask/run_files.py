@@ -22,12 +22,13 @@ from model.momask.checkpoints import (
     RVQ,
     MoMaskParts,
     Part,
-    TokenSpace,
     load_text_encoder,
     read_part,
 )
 from model.momask.lengths import LengthEstimator
+from model.momask.options_file import FAMILY
 from model.momask.rvq import RVQVAE, RVQConfig
+from model.momask.token_space import TokenSpace
 from model.momask.transformers import BaseTransformer, ResidualTransformer, TransformerConfig
 from model.weights import load_strictly
 from utils.errors import UserError
@@ -35,7 +36,6 @@ from utils.files import save_tensors, write_json
 from utils.options import check_bounds
 from utils.provenance import provenance
 
-FAMILY = "momask"
 Config = TypeVar("Config", RVQConfig, TransformerConfig)
 
 
@@ -91,7 +91,7 @@ def load_run(
     networks: dict[Part, nn.Module] = {RVQ: rvq, BASE: base, RESIDUAL: residual}
     _, content = read_part(model_path, RVQ)
     if LENGTHS.keys[0] in content:
-        networks[LENGTHS] = lengths = LengthEstimator(width)
+        networks[LENGTHS] = lengths = LengthEstimator(width, tokens.longest + 1)
     for part, network in networks.items():
         state, _ = read_part(model_path, part)
         load_strictly(network, state, f"{model_path}: the {part.name}")

@@ -1,19 +1,18 @@
 """Frozen text encoders behind one interface.
 
 ``clip``: CLIP ViT-B/32, one vector per caption; ``clip_large`` and ``sentence_t5``, one as well, in
-model/text/sentence_vectors.py. ``bert``: DistilBERT, one vector per word piece.
-``builtin``: no weights, a fixed random vector per word with its neighbours mixed in, so that
-everything runs without a download.
+model/text/sentence_vectors.py. ``bert``: DistilBERT, one vector per word piece. ``builtin`` and
+``wordllama``: a vector per word or piece without a network, in model/text/word_tokens.py.
+
+Every encoder takes its captions one by one: with others beside it, a caption would come out
+different in its last bits, by the padding and by how many there are.
 """
 
-import hashlib
 import html
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,48 +25,14 @@ from model.text.sentence_vectors import (
     ClipLargeEncoder,
     SentenceT5Encoder,
 )
+from model.text.word_tokens import BuiltinEncoder, WordLlamaEncoder
 from utils.errors import UserError
 from utils.options import option
-from utils.positions import sinusoidal_table
 
 CLIP_POSITIONS = 77
 CLIP_CONTEXT = 22  # sot + 20 word pieces + eot: MDM's cut for HumanML3D and KIT
-BUILTIN_WIDTH = 256
-KINDS = ("clip", "bert", "builtin", "clip_large", "sentence_t5")
-
-
-class BuiltinEncoder:
-    """Weight-free token encoder: the same vectors on every machine and with every version.
-
-    Token i is w_i + 0.5 P w_{i-1} + 0.5 P' w_{i+1} plus a sinusoid of i, where w is a standard
-    normal vector seeded by the SHA-256 of the word and P, P' are fixed cyclic shifts. Neighbours
-    bind "left" to "arm"; the sinusoid shows the order to attention that has no positions.
-    """
-
-    width = BUILTIN_WIDTH
-    pooled = False
-
-    def __init__(self) -> None:
-        self._vectors: dict[str, np.ndarray] = {}
-
-    def word(self, word: str) -> np.ndarray:
-        """The vector ``[256]`` of one word."""
-        if word not in self._vectors:
-            digest = hashlib.sha256(word.encode("utf-8")).digest()
-            bits = np.random.Generator(np.random.Philox(int.from_bytes(digest[:8], "little")))
-            self._vectors[word] = bits.standard_normal(self.width).astype(np.float32)
-        return self._vectors[word]
-
-    def encode(self, captions: list[str]) -> Condition:
-        return pad_tokens([torch.from_numpy(self._tokens(caption)) for caption in captions])
-
-    def _tokens(self, caption: str) -> np.ndarray:
-        words = ["<start>", *re.findall(r"[a-z0-9']+", caption.lower()), "<end>"]
-        vectors = np.stack([self.word(word) for word in words])
-        before = np.roll(np.vstack([np.zeros_like(vectors[:1]), vectors[:-1]]), 1, axis=1)
-        after = np.roll(np.vstack([vectors[1:], np.zeros_like(vectors[:1])]), 2, axis=1)
-        order = sinusoidal_table(len(words), self.width).numpy()
-        return vectors + 0.5 * before + 0.5 * after + order
+KINDS = ("clip", "bert", "builtin", "wordllama", "clip_large", "sentence_t5")
+TOKEN_KINDS = ("bert", "builtin", "wordllama")  # a token per word or word piece
 
 
 class DistilBertEncoder:
@@ -84,21 +49,20 @@ class DistilBertEncoder:
         self.width: int = self.model.config.hidden_size
         self.max_tokens: int = self.model.config.max_position_embeddings
 
-    @torch.no_grad()
     def encode(self, captions: list[str]) -> Condition:
         """Raises UserError for a caption that is longer than the model's positions."""
-        batch = self.tokenizer(captions, return_tensors="pt", padding=True).to(self.model.device)
-        length = batch["input_ids"].shape[1]
-        if length > self.max_tokens:
-            longest = max(captions, key=len)
+        return pad_tokens([self._tokens(caption) for caption in captions])
+
+    @torch.no_grad()
+    def _tokens(self, caption: str) -> Tensor:
+        """``[L, E]``."""
+        ids = self.tokenizer([caption], return_tensors="pt")["input_ids"]
+        if ids.shape[1] > self.max_tokens:
             raise UserError(
-                f"a caption has {length} word pieces, DistilBERT takes {self.max_tokens}: "
-                f"{longest[:60]!r}..."
+                f"a caption has {ids.shape[1]} word pieces, DistilBERT takes {self.max_tokens}: "
+                f"{caption[:60]!r}..."
             )
-        hidden = self.model(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
-        ).last_hidden_state
-        return Condition(hidden, batch["attention_mask"].bool())
+        return self.model(input_ids=ids.to(self.model.device)).last_hidden_state[0]
 
 
 class ClipEncoder:
@@ -117,14 +81,17 @@ class ClipEncoder:
         self.model = model.to(device).eval().requires_grad_(False)
         self.width: int = self.model.config.projection_dim
 
-    @torch.no_grad()
     def encode(self, captions: list[str]) -> Condition:
-        ids = clip_token_ids(self.tokenizer, captions, self.max_tokens).to(self.model.device)
+        return pooled_condition(torch.cat([self._vector(caption) for caption in captions]))
+
+    @torch.no_grad()
+    def _vector(self, caption: str) -> Tensor:
+        """``[1, E]``."""
+        ids = clip_token_ids(self.tokenizer, [caption], self.max_tokens).to(self.model.device)
         # Hugging Face pools at the first end token when eos_token_id is CLIP's true one (49407)
         # and at the largest id otherwise; both are the same position here. Positions after it
         # cannot be seen by causal attention, so no attention mask is needed.
-        vectors = self.model(input_ids=ids).text_embeds
-        return pooled_condition(vectors)
+        return self.model(input_ids=ids).text_embeds
 
 
 def clip_token_ids(
@@ -152,14 +119,22 @@ class PooledEncoder:
 
     def encode(self, captions: list[str]) -> Condition:
         condition = self.encoder.encode(captions)
-        weights = condition.mask.to(condition.tokens.dtype).unsqueeze(-1)
-        mean = (condition.tokens * weights).sum(1) / weights.sum(1)
-        # The mean of n random word vectors shrinks with sqrt(n); bring it back to unit variance.
-        return pooled_condition(mean * weights.sum(1).sqrt())
+        rows = [tokens[mask] for tokens, mask in zip(condition.tokens, condition.mask, strict=True)]
+        return pooled_condition(torch.stack([_pool(row) for row in rows]))
+
+
+def _pool(row: Tensor) -> Tensor:
+    """One vector ``[E]`` of tokens ``[L, E]``: their mean, times sqrt(L), as the mean of L random
+    word vectors shrinks with that. Without tokens it is zero."""
+    return row.mean(0) * len(row) ** 0.5 if len(row) else row.sum(0)
 
 
 class CachedTextEncoder:
-    """Encodes every distinct caption once and keeps its tokens in memory."""
+    """Encodes every distinct caption once and keeps its tokens in memory.
+
+    What is missing differs between a resumed run and an unbroken one, which agree to the last bit
+    because no encoder's tokens depend on the captions beside them.
+    """
 
     def __init__(self, encoder: TextEncoder, batch_size: int = 256) -> None:
         self.encoder, self.batch_size = encoder, batch_size
@@ -193,6 +168,8 @@ def build_text_encoder(
     """
     if kind == "builtin":
         return BuiltinEncoder()
+    if kind == "wordllama":
+        return WordLlamaEncoder()
     if kind == "bert":
         return DistilBertEncoder(path or "distilbert-base-uncased", device)
     if kind == "clip":

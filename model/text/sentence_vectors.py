@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from model.text.condition import Condition, pooled_condition
+from model.text.condition import Condition, pad_tokens, pooled_condition
 from model.text.pretrained import from_pretrained
 from utils.errors import UserError
 from utils.files import load_tensors
@@ -49,7 +49,8 @@ class ClipLargeEncoder:
     @torch.no_grad()
     def encode(self, captions: list[str]) -> Condition:
         ids = self.token_ids(captions).to(self.model.device)
-        return pooled_condition(self.model(input_ids=ids).text_embeds)
+        vectors = [self.model(input_ids=row).text_embeds for row in ids.split(1)]
+        return pooled_condition(torch.cat(vectors))
 
 
 class T5TokenEncoder:
@@ -68,22 +69,21 @@ class T5TokenEncoder:
         self.model = model.float().to(device).eval().requires_grad_(False)
         self.width: int = self.model.config.d_model
 
-    def tokenize(self, captions: list[str]) -> tuple[Tensor, Tensor]:
-        """Ids and attention mask ``[B, L]``; blanks around a caption count nothing."""
+    def token_ids(self, caption: str) -> Tensor:
+        """``[L]``; blanks around the caption count nothing."""
         batch = self.tokenizer(
-            [caption.strip() for caption in captions],
-            padding=True,
-            truncation=True,
-            max_length=T5_CONTEXT,
-            return_tensors="pt",
+            [caption.strip()], truncation=True, max_length=T5_CONTEXT, return_tensors="pt"
         )
-        return batch["input_ids"], batch["attention_mask"]
+        return batch["input_ids"][0]
+
+    def encode(self, captions: list[str]) -> Condition:
+        return pad_tokens([self.tokens(caption) for caption in captions])
 
     @torch.no_grad()
-    def encode(self, captions: list[str]) -> Condition:
-        ids, attention = (x.to(self.model.device) for x in self.tokenize(captions))
-        hidden = self.model(input_ids=ids, attention_mask=attention).last_hidden_state
-        return Condition(hidden, attention.bool())
+    def tokens(self, caption: str) -> Tensor:
+        """``[L, E]`` of one caption."""
+        ids = self.token_ids(caption).to(self.model.device)
+        return self.model(input_ids=ids[None]).last_hidden_state[0]
 
 
 class SentenceT5Encoder(T5TokenEncoder):
@@ -97,12 +97,10 @@ class SentenceT5Encoder(T5TokenEncoder):
         self.dense = read_dense(path).to(device)
         self.width = len(self.dense)
 
-    @torch.no_grad()
     def encode(self, captions: list[str]) -> Condition:
-        condition = super().encode(captions)
-        weights = condition.mask.unsqueeze(-1).to(condition.tokens.dtype)
-        mean = (condition.tokens * weights).sum(dim=1) / weights.sum(dim=1)
-        return pooled_condition(F.normalize(F.linear(mean, self.dense), dim=-1))
+        means = [self.tokens(caption).mean(dim=0, keepdim=True) for caption in captions]
+        vectors = [F.normalize(F.linear(mean, self.dense), dim=-1) for mean in means]
+        return pooled_condition(torch.cat(vectors))
 
 
 def read_dense(path: str) -> Tensor:

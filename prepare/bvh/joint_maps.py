@@ -300,4 +300,6 @@ CLASSIC = _joint_map(
     **_HIP_AND_COLLAR.both_sides(_left_to_right)
     | {"left_foot": "LeftAnkle_end", "right_foot": "RightAnkle_end"},
 )
-BUILT_IN = (BANDAI_NAMCO, CMU, CMU_DAZ, CMU_ASF, MIXAMO, LAFAN1, NEURON, XSENS, CLASSIC)
+# What `sample.export` writes by default.
+SMPL = _joint_map("smpl", **{name: name for name in HUMANML.joint_names})
+BUILT_IN = (BANDAI_NAMCO, CMU, CMU_DAZ, CMU_ASF, MIXAMO, LAFAN1, NEURON, XSENS, CLASSIC, SMPL)

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from data_loaders.features import process_joints
+from data_loaders.skeleton import HUMANML, SKELETONS
 from prepare.procedural.actions import FOLLOWERS, GESTURES, TRAVELS
 from prepare.procedural.captions import Sentence, Statement, compose
+from prepare.procedural.kit_body import process_kit
 from prepare.procedural.motion import FPS, Controls, solve
 from prepare.workers import JobOptions, run_jobs
 from prepare.write_dataset import ClipEntry, DatasetWriter, NotedCaption, write_motion
@@ -26,12 +28,16 @@ HELD_OUT = 5  # one combination in this many is for the test split
 VAL_SHARE, TEST_SHARE = 0.055, 0.075  # of the other clips
 
 
+BODIES = {"humanml": process_joints, "kit": process_kit}
+
+
 @dataclass
 class Options(JobOptions):
     out: str = option("dataset/synthetic", "folder to write", free="always")
     num_clips: int = option(1500, "clips", minimum=60)
     captions_per_clip: int = option(4, "captions of each clip", minimum=1)
     seed: int = option(10, "the same seed gives the same bytes", minimum=0)
+    skeleton: str = option("humanml", "body, frame rate and unit", choices=tuple(BODIES))
     overwrite: bool = option(False, "replace a dataset written earlier", free="always")
 
 
@@ -90,8 +96,9 @@ def write_clip(index: int, options: Options, folder: Path) -> WrittenClip:
     """Make and write one clip; its random state is its own, so clips do not depend on others."""
     rng = np.random.default_rng([options.seed, index])
     clip = make_clip(rng)
+    measurable = options.skeleton == HUMANML.name  # on other bodies facts cannot be measured
     captions = [
-        NotedCaption.of(sentence.text, sentence.facts, sentence.meaning)
+        NotedCaption.of(sentence.text, sentence.facts if measurable else (), sentence.meaning)
         for sentence in make_sentences(clip, options.captions_per_clip, rng)
     ]
     entry = ClipEntry(
@@ -101,14 +108,16 @@ def write_clip(index: int, options: Options, folder: Path) -> WrittenClip:
         family="+".join(statement.family for statement in clip.statements),
         labels={"action": clip.name},
     )
-    return WrittenClip(entry, write_motion(folder, entry.name, process_joints(clip.joints)))
+    motion = BODIES[options.skeleton](clip.joints)
+    return WrittenClip(entry, write_motion(folder, entry.name, motion))
 
 
 def build(options: Options) -> None:
     """Write the dataset; the bytes do not depend on the number of processes."""
     amounts = {"num_clips": options.num_clips, "captions_per_clip": options.captions_per_clip}
     info = {"made_by": "prepare.synthetic", "seed": options.seed, **amounts}
-    with DatasetWriter(options.out, overwrite=options.overwrite, info=info) as writer:
+    skeleton = SKELETONS[options.skeleton]
+    with DatasetWriter(options.out, skeleton, options.overwrite, info) as writer:
         write = functools.partial(write_clip, options=options, folder=writer.folder)
         for clip in run_jobs(write, range(options.num_clips), options.jobs, "clip", WORTHWHILE):
             writer.register(clip.entry, clip.length)

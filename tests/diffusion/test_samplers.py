@@ -9,6 +9,7 @@ from torch import Tensor
 from diffusion.gaussian import GaussianDiffusion
 from diffusion.samplers import (
     Inpainting,
+    ddim_step,
     denoiser_of_noise,
     merge_noise,
     noise_from,
@@ -190,13 +191,20 @@ def test_merged_noise_is_standard_normal_and_reads_the_noise_in_order() -> None:
         assert z.std().item() == pytest.approx(1, abs=0.02)
 
 
-def test_ddim_without_eta_is_deterministic_and_draws_no_noise() -> None:
+@pytest.mark.parametrize("sample", [sample_ddim, sample_dpm])
+def test_without_eta_a_sampler_is_deterministic_and_draws_no_noise(sample) -> None:
     def forbidden(step: int) -> Tensor:
         raise AssertionError("eta = 0 needs no noise")
 
     x = draw(2, 4, 3)
-    first, second = (sample_ddim(shrink, make_diffusion(), x, forbidden) for _ in range(2))
+    first, second = (sample(shrink, make_diffusion(), x, forbidden) for _ in range(2))
     assert torch.equal(first, second)
+
+
+def test_a_step_of_ddim_has_no_deviation_unless_it_is_asked_for() -> None:
+    x, diffusion = draw(2, 4, 3), make_diffusion()
+    assert ddim_step(diffusion, x, x, 5)[1] == 0
+    assert ddim_step(diffusion, x, x, 5, eta=1.0)[1] > 0
 
 
 def test_noise_is_drawn_at_every_step_but_the_last() -> None:
@@ -254,6 +262,7 @@ def test_clipping_bounds_the_motion() -> None:
     x = draw(1, 3, 2)
     found = sample_ddim(lambda x, t: 100 * x, make_diffusion(), x, noise_from(None, x), clip=True)
     assert found.abs().max() <= 1
+    assert found.unique().tolist() == [-1, 1], "both bounds are met, as x0 is large"
 
 
 def respaced(full: GaussianDiffusion, steps: list[int]) -> GaussianDiffusion:
@@ -312,3 +321,10 @@ def test_a_consistency_student_keeps_x_near_the_data() -> None:
     diffusion, x = GaussianDiffusion(make_schedule("scaled_linear", 1000)), draw(2, 3, 4)
     found = sample_lcm(shrink, diffusion, x, noise_from(None, x), start=0)
     torch.testing.assert_close(found, x)
+
+
+def test_the_weights_of_a_consistency_student_are_those_of_ten_times_the_step() -> None:
+    x = draw(2, 3, 4)
+    diffusion = respaced(GaussianDiffusion(make_schedule("scaled_linear", 1000)), [1])
+    found = sample_lcm(lambda x, t: torch.ones_like(x), diffusion, x, noise_from(None, x))
+    torch.testing.assert_close(found, (0.25 * x + 10 * 100.25**0.5) / 100.25)

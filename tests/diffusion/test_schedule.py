@@ -58,6 +58,16 @@ def test_posterior_is_certain_at_the_last_step(schedule) -> None:
     )
 
 
+@pytest.mark.parametrize("kept", [[3], [3, 9], [3, 9, 27]])
+def test_the_log_of_no_variance_is_that_of_the_next_step(kept: list[int]) -> None:
+    short = respace(make_schedule("cosine", 50), kept)
+    expected = short.posterior_variance.log()
+    assert expected[0] == -math.inf
+    if len(kept) > 1:
+        expected[0] = expected[1]
+    assert torch.equal(short.posterior_log_variance, expected)
+
+
 def test_respacing_keeps_the_signal_at_the_kept_steps(schedule) -> None:
     kept = select_timesteps(schedule.num_timesteps, "7")
     short = respace(schedule, kept)
@@ -91,6 +101,15 @@ def test_selected_steps(spacing: str, first: list[int], last: int, count: int) -
     assert len(steps) == len(set(steps)) == count
 
 
+@pytest.mark.parametrize("spacing", ["7", "ddim7"])
+def test_all_steps_may_be_selected(spacing: str) -> None:
+    assert select_timesteps(7, spacing) == list(range(7))
+
+
+def test_the_one_step_of_a_stride_is_the_first() -> None:
+    assert select_timesteps(7, "ddim1") == [0]
+
+
 def test_sections_share_the_steps() -> None:
     steps = select_timesteps(31, "2,3,1")  # sections of 11, 10 and 10 steps
     assert steps == [0, 10, 11, 15, 20, 21]  # 4.5 rounds to the even 4
@@ -122,6 +141,11 @@ def test_steps_of_the_solver_are_even_in_the_log_snr() -> None:
     assert gaps.max() < 1.1 * gaps.min()
 
 
+def test_neighbouring_steps_of_the_solver_may_both_be_kept() -> None:
+    """Where the log-SNR changes fast, an even spacing in it takes one step after the other."""
+    assert select_by_snr(make_schedule("linear", 50), 9)[:3] == [0, 1, 6]
+
+
 def test_scaled_linear_betas_have_evenly_spaced_roots() -> None:
     schedule = make_schedule("scaled_linear", 1000)
     steps = schedule.betas.sqrt().diff()
@@ -136,11 +160,14 @@ def test_steps_with_an_offset() -> None:
     assert select_offset_stride(1000, 50) == list(range(1, 1000, 20))
     assert select_offset_stride(1000, 4) == [1, 251, 501, 751]
     assert select_offset_stride(8, 8) == list(range(8))
+    schedule = make_schedule("cosine", 8)
+    assert len(respace(schedule, select_offset_stride(8, 8)).betas) == 8
 
 
 def test_steps_of_a_consistency_student() -> None:
     assert select_consistency_steps(1000, 1, 50) == [999]
     assert select_consistency_steps(1000, 2, 50) == [499, 999]
     assert select_consistency_steps(1000, 4, 50) == [259, 499, 759, 999]
+    assert select_consistency_steps(1000, 50, 50) == list(range(19, 1000, 20))
     with pytest.raises(UserError, match="cannot take 11"):
         select_consistency_steps(1000, 11, 10)

@@ -34,7 +34,11 @@ def options(tmp_path) -> Options:
     rows = {"real": 0.9, "base": 0.5, "sft": 0.5, "sopo": 0.6}
     used = {
         **{"dataset": "synthetic_large", "split": "test", "sampler": "ddim", "sample_steps": 10},
-        **{"model_path": ["base.safetensors", "a.pt", "b.pt"], "reward_path": "reward", "seed": 10},
+        **{
+            "model_path": ["base.safetensors", "a.pt", "b.pt"],
+            "reward_path": ["reward"],
+            "seed": 10,
+        },
         "names": ["base", "sft", "sopo"],
     }
     report = {"options": used, "captions": 12, "rows": {k: [figures(v)] for k, v in rows.items()}}

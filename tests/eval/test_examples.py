@@ -10,6 +10,7 @@ from eval.examples import REAL, Choice, Comparison, Options, choose, run
 from eval.motion_sets import MotionSet
 from prepare.procedural import dataset as synthetic
 from tests.sample.checkpoints import write_tiny_checkpoint
+from tests.sample.viewer_pages import read_page
 from tests.tmr.tiny import tiny_tmr
 from utils.errors import UserError
 from utils.files import read_json
@@ -109,6 +110,19 @@ def test_tables_and_panels_hold_what_was_scored(place, tmp_path, monkeypatch) ->
         assert {len(panel.joints) for panel in panels} == {len(features) // 4}
         heights = features[: len(features) // 4 * 4 : 4, 3]
         np.testing.assert_allclose(panels[0].joints[:, 0, 1], heights, atol=1e-4)
+    shown = read_page(tmp_path / "out" / "index.html")
+    assert shown["runs"] == ["real", "a", "c"]
+    gains = [row["motions"][2]["figures"]["gain"] for row in shown["rows"]]
+    assert len(gains) == 6
+    assert gains == sorted(gains, reverse=True)
+    first = shown["rows"][0]
+    assert first["caption"] == found["gain1.gif"]["caption"]
+    judged = {
+        n: m["figures"]["judge"] for n, m in zip(shown["runs"], first["motions"], strict=True)
+    }
+    assert judged == pytest.approx(found["gain1.gif"]["scores"])
+    assert [m["seed"] for m in first["motions"]] == [None, 10, 10]
+    assert all(fact["holds"] for fact in first["motions"][0]["facts"])
     rows, _, titles = videos["examples.gif"]
     assert titles == [example["caption"] for example in found.values()]
     assert [row[0].note for row in rows] == [videos[file][0][0][0].note for file in found]

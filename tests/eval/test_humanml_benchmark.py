@@ -12,6 +12,7 @@ import torch
 from data_loaders.annotations import Annotations, CaptionNote
 from data_loaders.humanml import open_dataset
 from data_loaders.normalizer import Statistics
+from data_loaders.skeleton import HUMANML
 from eval.humanml_benchmark import Evaluation, Options, evaluate, log_path, prepare_evaluation
 from eval.protocol import MODES, Embeddings, Protocol
 from eval.split_embeddings import SplitEmbeddings
@@ -20,6 +21,7 @@ from eval.tables import compare
 from model.seam import Samples
 from model.text.encoders import Condition
 from tests.data_loaders.datasets import write_dataset
+from tests.model.momask.tiny import write_folders
 from tests.rewards.evaluator_files import MEAN, STD, TINY, write_evaluators
 from tests.rewards.glove import write_glove
 from tests.sample.checkpoints import write_tiny_checkpoint
@@ -67,6 +69,18 @@ def test_a_small_split_lowers_the_pairs_of_diversity_in_one_line(place: Path, ca
         prepare_evaluation(options_of(place, diversity_pairs=64))
 
 
+def test_best_of_several_is_another_row(place: Path, tmp_path: Path) -> None:
+    settings = {"output_dir": str(tmp_path), "reward": ["jerk"], "replications": 1}
+    reward = {}
+    for count in (1, 3):
+        path = evaluate(options_of(place, **settings, best_of=count))
+        reward[count] = read_json(path.with_suffix(".json"))["quality"]["generated"]["reward"]
+    assert path.name.endswith("_debug_best3.log")
+    assert reward[3] > reward[1]
+    with pytest.raises(UserError, match="--best_of needs a reward"):
+        options_of(place, best_of=2).validate()
+
+
 def test_whole_evaluation_is_written_and_repeatable(place: Path, tmp_path: Path) -> None:
     path = evaluate(options_of(place, output_dir=str(tmp_path / "one")))
     assert path.name == "eval_humanml_mdm_000000007_gscale2.5_debug.log"
@@ -82,6 +96,16 @@ def test_whole_evaluation_is_written_and_repeatable(place: Path, tmp_path: Path)
     assert read_json(again.with_suffix(".json"))["results"] == results
     other = evaluate(options_of(place, output_dir=str(tmp_path / "three"), seed=11))
     assert read_json(other.with_suffix(".json"))["results"] != results
+
+
+def test_motions_of_tokens_are_judged_like_any(place: Path, tmp_path: Path) -> None:
+    folder = write_folders(tmp_path / "momask", HUMANML)
+    path = evaluate(options_of(place, model_path=str(folder), dataset="humanml", replications=1))
+    assert path == folder / "eval_humanml_base_latest_gscale2.5_debug.log"
+    content = read_json(path.with_suffix(".json"))
+    assert content["name"] == "base"
+    assert not content["broken_motions"]["0"]
+    assert content["results"]["FID_vald"]["mean"] > content["results"]["FID_ground truth"]["mean"]
 
 
 def test_compile_reaches_the_generator(place: Path) -> None:

@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 
+from data_loaders.motion_quality import FOOT_HEIGHT, foot_skating
 from data_loaders.skeleton import HUMANML
 from eval.metrics import (
-    FOOT_HEIGHT,
     distance_matrix,
     diversity,
     fid,
-    foot_skating,
     matching_score,
     multimodality,
     r_precision,

@@ -116,7 +116,7 @@ def test_the_benchmark_shows_them_beside_real_motions(place: Path, tmp_path: Pat
 def test_a_judge_of_another_skeleton_is_refused(tmp_path: Path) -> None:
     tiny_tmr(features=251).save(tmp_path / "kit")
     with pytest.raises(UserError, match="251 features"):
-        Judges.load("", str(tmp_path / "kit"), "", HUMANML, torch.device("cpu"))
+        Judges.load(str(tmp_path / "kit"), None, "", HUMANML, torch.device("cpu"))
 
 
 def test_what_was_not_measured_is_a_dash(place: Path, data: MotionDataset) -> None:

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
+from model.text.condition import pad_tokens
 from model.text.sentence_vectors import DENSE_FILES, ClipLargeEncoder, SentenceT5Encoder
 from tests.golden.base import Golden, Row, covers
 from utils.files import save_tensors, write_json, write_text
@@ -88,7 +89,8 @@ def sentence_t5(g: Golden, folder: Path) -> Iterator[Row]:
     config = json.loads(g.scalar("t5/config_json"))
     write_sentence_t5(folder, config, pieces, g.state_dict("t5/sd/"), g.tensor("t5/dense_weight"))
     encoder, captions = SentenceT5Encoder(str(folder)), g.strings("captions")
-    ids, attention = encoder.tokenize(captions)
+    condition = pad_tokens([encoder.token_ids(caption)[:, None] for caption in captions])
+    ids, attention = condition.tokens.squeeze(-1), condition.mask.long()
     yield g.equal("t5/input_ids", ids, g["t5/input_ids"])
     yield g.equal("t5/attention_mask", attention, g["t5/attention_mask"])
     hidden = encoder.model(input_ids=ids, attention_mask=attention).last_hidden_state

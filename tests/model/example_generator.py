@@ -24,6 +24,8 @@ class PointGenerator:
     levels: int = 10
     skeleton: Skeleton | None = None
     padded_frames: int | None = None
+    predicts: str = "x0"
+    usual_candidates: int = 4
 
     @staticmethod
     def new(seed: int) -> "PointGenerator":

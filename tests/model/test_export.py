@@ -13,8 +13,11 @@ from model import single_file
 from model.checkpoint_files import read_model_args, step_of
 from model.export import Options, export
 from model.families import load_generator
+from model.latent.assembly import read_vae
 from model.mdm.checkpoints import read_weights
-from tests.model.tiny import tiny_generator
+from tests.model.latent.test_generator import tiny_mld
+from tests.model.latent.tiny import tiny_denoiser, tiny_vae, write_upstream
+from tests.model.tiny import tiny_generator, tiny_stats
 from utils.errors import UserError
 from utils.files import read_json, write_json
 from utils.options import parse_options
@@ -130,3 +133,34 @@ def test_other_files_are_refused_in_one_line(path: Path, tmp_path) -> None:
         load_generator(foreign)
     with pytest.raises(UserError, match="does not exist"):
         load_generator(tmp_path / "absent.safetensors")
+
+
+def test_a_latent_model_is_exported_with_both_networks(tmp_path) -> None:
+    generator = tiny_mld()
+    average = copy.deepcopy(generator.model)
+    torch.nn.init.constant_(average.encoder.norm.bias, 7.0)
+    path = generator.save(tmp_path / "run", 12, average, {"dataset": "kit"})
+    for arguments, wanted in (([], average), (["--use_ema", "false"], generator.model)):
+        moved = tmp_path / f"{len(arguments)}" / "model000000012.safetensors"
+        moved.parent.mkdir()
+        shutil.move(run(path, *arguments), moved)
+        found = load_generator(moved)
+        for ours, theirs in ((found.model, wanted), (found.vae, generator.vae)):
+            expected = theirs.state_dict()
+            assert all(torch.equal(expected[k], v) for k, v in ours.state_dict().items())
+        assert found.settings == generator.settings
+        assert torch.equal(found.stats.mean, generator.stats.mean)
+    plain = generator.save(tmp_path / "plain", 12, None, {})
+    with pytest.raises(UserError, match="holds no averaged weights"):
+        run(plain, "--use_ema", "true")
+
+
+def test_a_published_latent_model_needs_the_statistics_of_its_dataset(tmp_path) -> None:
+    vae, model = tiny_vae(num_features=KIT.feature_dim), tiny_denoiser(text_dim=256)
+    path = write_upstream(tmp_path / "mld.ckpt", vae, model)
+    (tmp_path / "data").mkdir()
+    tiny_stats(KIT).save(tmp_path / "data")
+    exported = run(path, "--data_dir", str(tmp_path / "data"))
+    args = read_model_args(exported)
+    assert (args["family"], args["text_encoder_type"]) == ("latent", "sentence_t5")
+    assert read_vae(exported).stats.feature_dim == KIT.feature_dim

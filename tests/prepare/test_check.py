@@ -8,11 +8,13 @@ from data_loaders.skeleton import HUMANML, KIT
 from prepare import check
 from rewards.co_embedding import EvaluatorSizes
 from tests.data_loaders.datasets import write_dataset
+from tests.model.latent.tiny import tiny_denoiser, tiny_vae, write_upstream
 from tests.model.tiny import tiny_generator
 from tests.paths import ROOT
 from tests.rewards.evaluator_files import TINY, write_evaluators
 from tests.rewards.glove import write_glove
 from tests.tmr.tiny import tiny_tmr
+from utils.errors import UserError
 from utils.options import parse_options
 
 KIT_EVALUATORS = EvaluatorSizes(**{**vars(TINY), "features": KIT.feature_dim})
@@ -120,3 +122,21 @@ def test_the_exit_code_follows(complete: Path, monkeypatch, capsys) -> None:
         check.main()
     assert code.value.code == 1
     assert "assets are missing" in capsys.readouterr().out
+
+
+def test_published_latent_models_have_places_of_their_own(empty_folder: Path) -> None:
+    arguments = ["--task", "generate", "--model", "mld_star"]
+    found = {f.asset.name: f for f in check.check(parse_options(check.Options, arguments))}
+    assert "mld_humanml_v1.ckpt does not exist" in found["checkpoint"].where
+    assert found["checkpoint"].asset.command == "bash prepare/download_mld.sh"
+    assert "sentence-T5" in found["text encoder"].where
+    path = empty_folder / "save" / "motionlcm" / "mld_humanml" / "mld_humanml_v1.ckpt"
+    path.parent.mkdir(parents=True)
+    write_upstream(path, tiny_vae(), tiny_denoiser())
+    found = {f.asset.name: f for f in check.check(parse_options(check.Options, arguments))}
+    assert found["checkpoint"].there
+    path.write_bytes(b"no checkpoint")
+    found = {f.asset.name: f for f in check.check(parse_options(check.Options, arguments))}
+    assert not found["checkpoint"].there
+    with pytest.raises(UserError, match="published for humanml alone"):
+        parse_options(check.Options, [*arguments, "--dataset", "kit"])

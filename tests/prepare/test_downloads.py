@@ -199,6 +199,22 @@ def test_every_named_model_goes_to_its_own_folder(machine) -> None:
     assert "no model nonsense" in here.refusal("download_mdm.sh", "nonsense")
 
 
+def test_latent_models_come_from_both_authors(machine) -> None:
+    files = {
+        "mld_humanml/mld_humanml_v1.ckpt": b"1",
+        "motionlcm_humanml/motionlcm_humanml.ckpt": b"2",
+    }
+    archive = zipped({f"experiments_t2m/{name}": content for name, content in files.items()})
+    here = machine({"1U7homKo": archive, "1hplrnQw": b"lightning"})
+    assert here.run("download_mld.sh").returncode == 0
+    assert here.run("download_mld.sh", "motionlcm", "mld_humanml3d").returncode == 0
+    assert here.files() == {
+        f"save/motionlcm/{name}": content for name, content in files.items()
+    } | {"save/mld_humanml3d/mld_humanml3d.ckpt": b"lightning"}
+    assert len(here.calls()) == 2
+    assert "no model nonsense" in here.refusal("download_mld.sh", "nonsense")
+
+
 def listing(*names: str) -> bytes:
     return json.dumps({"siblings": [{"rfilename": name} for name in names]}).encode()
 

@@ -167,7 +167,7 @@ def test_earlier_pairs_are_kept_unless_told_otherwise(
     assert "already holds files" in message
     given = arguments(place, whole, "--resume", "--guidance_param", "1")
     message = refusal(capsys, "prepare.preference_pairs", given)
-    assert "was begun with --guidance_param 2.5 -> 1.0" in message
+    assert "was begun with --guidance_param None -> 1.0" in message
     assert contents(whole) == before
     many = prepare(place, tmp_path / "many", "--batch_size", "2")
     few = prepare(place, many, "--num_captions", "4", "--overwrite")

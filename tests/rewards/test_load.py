@@ -73,6 +73,13 @@ def test_the_reward_ignores_padding_and_company(evaluator: EvaluatorReward) -> N
         torch.testing.assert_close(alone, whole[row : row + 1])
 
 
+def test_what_was_embedded_before_changes_no_bit(evaluator: EvaluatorReward) -> None:
+    captions = ["a person walks", "a person runs to the left", "the person", "a walk"]
+    evaluator.embed_texts(captions[1:3])
+    fresh = EvaluatorReward(evaluator.embedder, {})
+    assert torch.equal(evaluator.embed_texts(captions), fresh.embed_texts(captions))
+
+
 def test_the_tokens_of_the_dataset_are_used_where_there_are_any(evaluator: EvaluatorReward) -> None:
     other = EvaluatorReward(evaluator.embedder, {"a person walks": ("run/VERB",)})
     first, second = (r.embed_texts(CAPTIONS) for r in (evaluator, other))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from data_loaders.normalizer import Statistics
 from data_loaders.skeleton import HUMANML, KIT
 from model.seam import Samples
-from model.text.encoders import BUILTIN_WIDTH, BuiltinEncoder
+from model.text.encoders import BuiltinEncoder
 from rewards.realign import (
     RealignModel,
     RealignReward,
@@ -27,7 +27,9 @@ LENGTHS = torch.tensor([4, 9, 7])
 NAME = "SPM_KIT_Thr50_Temp1000_SAM1T0_E100.pth"
 
 
-def tiny_network(features: int = KIT.feature_dim, text_dim: int = BUILTIN_WIDTH) -> RealignNetwork:
+def tiny_network(
+    features: int = KIT.feature_dim, text_dim: int = BuiltinEncoder.width
+) -> RealignNetwork:
     """In eval mode, with four heads, as published."""
     torch.manual_seed(0)
     config = RealignConfig(

@@ -4,6 +4,7 @@ from data_loaders.skeleton import KIT
 from sample import compare as script
 from sample.compare import Options, compare
 from tests.sample.checkpoints import write_tiny_checkpoint
+from tests.sample.viewer_pages import read_page
 from utils.errors import UserError
 from utils.options import parse_options
 
@@ -20,7 +21,7 @@ def test_one_video_per_prompt_with_all_models_from_one_noise(tmp_path, monkeypat
         rows.append((title, panels))
         return path
 
-    monkeypatch.setattr(script, "write_video", record)
+    monkeypatch.setattr(script, "write_small_gif", record)
     options = Options(
         model_path=[str(path) for path in models],
         input_text=str(tmp_path / "p.txt"),
@@ -30,7 +31,12 @@ def test_one_video_per_prompt_with_all_models_from_one_noise(tmp_path, monkeypat
     )
     paths = compare(options)
     folder = tmp_path / "a" / "compare_a_b_c_seed10"
-    assert paths == [folder / "compare00.gif", folder / "compare01.gif"]
+    assert paths == [folder / n for n in ("index.html", "compare00.gif", "compare01.gif")]
+    page = read_page(folder / "index.html")
+    assert page["runs"] == ["a", "b", "c"]
+    assert [row["caption"] for row in page["rows"]] == ["walk", "jump"]
+    same, equal, other = page["rows"][1]["motions"]
+    assert same["scale"] == equal["scale"] != other["scale"]
     assert [title for title, _ in rows] == ["walk", "jump"]
     for _, ((a, b, c),) in rows:
         assert [a.caption, b.caption, c.caption] == ["a", "b", "c"]
@@ -50,7 +56,8 @@ def test_the_video_is_written(tmp_path) -> None:
         device="cpu",
         video="gif",
     )
-    (path,) = compare(options)
+    page, path = compare(options)
+    assert page.name == "index.html"
     assert path.stat().st_size > 1000
     with pytest.raises(UserError, match="already holds files"):
         compare(options)
@@ -62,6 +69,8 @@ def test_mistakes_are_named(tmp_path) -> None:
         parse_options(Options, ["--model_path", model, "--names", "a", "b"])
     with pytest.raises(UserError, match="--text_prompt or --input_text"):
         compare(Options(model_path=[model]))
+    with pytest.raises(UserError, match="leave nothing to write"):
+        parse_options(Options, ["--model_path", model, "--video", "none", "--page", "false"])
     kit = str(write_tiny_checkpoint(tmp_path / "kit", skeleton=KIT))
     with pytest.raises(UserError, match="another skeleton"):
         compare(Options(model_path=[model, kit], text_prompt="a", motion_length=0.2, device="cpu"))

@@ -3,6 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_loaders.annotations import Annotations, CaptionNote
+from data_loaders.facts import Fact
+from data_loaders.motion_quality import jerk
 from data_loaders.skeleton import HUMANML, KIT
 from data_loaders.vocabulary import write_words
 from model.mdm import generator as generators
@@ -17,6 +20,7 @@ from sample.generation import (
 )
 from sample.results import load_results
 from tests.sample.checkpoints import write_tiny_checkpoint
+from tests.sample.viewer_pages import read_page
 from utils.errors import UserError
 
 
@@ -37,7 +41,11 @@ def test_upstreams_folder_files_and_row_order(model_path: str, tmp_path) -> None
     )
     assert folder == tmp_path / "tiny" / "samples_tiny_000000007_seed10_two_words"
     names = {p.name for p in folder.iterdir()}
-    assert names == {"results.npy", "results.txt", "results_len.txt"}
+    assert names == {"index.html", "results.npy", "results.txt", "results_len.txt"}
+    page = read_page(folder / "index.html")
+    assert page["runs"] == ["take 1", "take 2"]
+    assert [row["caption"] for row in page["rows"]] == ["walk", "jump high"]
+    assert {m["frames"] for row in page["rows"] for m in row["motions"]} == {10}
     results = load_results(folder / "results.npy")
     assert results.motion.shape == (4, 22, 3, 10)
     assert results.text == ["walk", "jump high"] * 2
@@ -55,6 +63,31 @@ def test_the_seed_decides(model_path: str, tmp_path) -> None:
     a, b, c = (load_results(folder / "results.npy").motion for folder in folders)
     np.testing.assert_array_equal(a, b)
     assert np.abs(a - c).max() > 1e-3
+
+
+def test_best_of_several_and_files_for_other_tools(model_path: str, tmp_path, capsys) -> None:
+    (tmp_path / "p.txt").write_text("walk\njump")
+    settings = {"text_prompt": None, "input_text": str(tmp_path / "p.txt"), "num_repetitions": 2}
+    choice = {"best_of": 3, "reward": ["jerk"], "export": ["bvh", "npz"], "fps": 30.0}
+    folder = run(model_path, **settings, **choice)
+    assert "reward of 4 prompts: first" in capsys.readouterr().out
+    names = {p.name for p in (folder / "export").iterdir()}
+    assert names == {f"sample0{s}_rep0{r}.{t}" for s in "01" for r in "01" for t in ("bvh", "npz")}
+    chosen = load_results(folder / "results.npy").motion
+    plain = run(model_path, **settings, output_dir=str(tmp_path / "plain"))
+    jerks = [
+        [jerk(m.transpose(2, 0, 1), 20) for m in motions]
+        for motions in (chosen, load_results(plain / "results.npy").motion)
+    ]
+    assert np.mean(jerks[0]) < np.mean(jerks[1])
+
+
+def test_what_best_of_and_export_lack_is_told_before_a_folder_is_made(model_path, tmp_path) -> None:
+    with pytest.raises(UserError, match="--smpl_path"):
+        run(model_path, export=["smpl"], output_dir=str(tmp_path / "out"))
+    with pytest.raises(UserError, match="needs a dataset"):
+        run(model_path, best_of=2, reward=["facts"], output_dir=str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_fewer_steps_and_ddim(model_path: str, tmp_path) -> None:
@@ -141,6 +174,12 @@ def test_prompts_come_from_the_dataset(model_path: str, tmp_path) -> None:
     assert set(results.text) < {f"walk {number}" for number in range(4)}
     assert results.text[:3] == results.text[3:]
     assert results.lengths.tolist() == [10] * 6
+    note = CaptionNote((Fact("travel", "in place"), Fact("jump_count", 9)), "")
+    Annotations({results.text[0]: note}).save(tmp_path / "data")
+    folder = run(model_path, num_samples=3, overwrite=True, **from_data)
+    stated = [row["motions"][0]["facts"] for row in read_page(folder / "index.html")["rows"]]
+    assert [fact["holds"] for fact in stated[0]] == [True, False]
+    assert stated[1:] == [[], []], "of other captions nothing is known"
     with pytest.raises(UserError, match="exceeds the 4 clips of the test split"):
         run(model_path, num_samples=5, **from_data)
 

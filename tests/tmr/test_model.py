@@ -1,5 +1,7 @@
 """TMR: padding, the latent distribution, and the run folder."""
 
+import contextlib
+import os
 import shutil
 from pathlib import Path
 
@@ -113,13 +115,68 @@ def test_the_best_weights_are_taken_where_they_exist(folder: Path) -> None:
     assert torch.equal(TMR.load(folder).motion_encoder.tokens, better.motion_encoder.tokens)
 
 
+def tokens_in(folder: Path) -> set[float]:
+    """The first number of the tokens of the motion encoder and of the text encoder."""
+    loaded = TMR.load(folder)
+    return {
+        float(part.tokens.flatten()[0]) for part in (loaded.motion_encoder, loaded.text_encoder)
+    }
+
+
+def numbered(value: float) -> TMR:
+    """A model whose parts all tell that they are of one save."""
+    tmr = tiny_tmr()
+    with torch.no_grad():
+        for part in (tmr.motion_encoder, tmr.text_encoder):
+            part.tokens.fill_(value)
+    return tmr
+
+
+@pytest.mark.parametrize("upstreams", [False, True])
+@pytest.mark.parametrize("kill", range(1, 15))
+def test_parts_are_always_of_one_save(folder: Path, monkeypatch, kill, upstreams) -> None:
+    """`kill`: the rename, link or removal before which the process is killed."""
+    numbered(1.0).save(folder)
+    if upstreams:
+        shutil.copytree(folder / "last_weights", folder / "plain")
+        (folder / "last_weights").unlink()
+        (folder / "plain").rename(folder / "last_weights")
+    steps = iter(range(1, 100))
+
+    def killable(function):
+        def wrapped(*arguments, **further):
+            if next(steps) == kill:
+                raise KeyboardInterrupt
+            return function(*arguments, **further)
+
+        return wrapped
+
+    for name in ("replace", "rename", "symlink", "unlink", "rmdir"):
+        monkeypatch.setattr(os, name, killable(getattr(os, name)))
+    with contextlib.suppress(KeyboardInterrupt):
+        numbered(2.0).save(folder)
+    monkeypatch.undo()
+    if not (upstreams and not (folder / "last_weights").exists()):
+        assert tokens_in(folder) in ({1.0}, {2.0})
+    numbered(3.0).save(folder)
+    assert tokens_in(folder) == {3.0}
+    assert sum(path.name.startswith("last_weights_") for path in folder.iterdir()) == 1
+
+
+def test_weights_of_an_overwritten_model_are_not_read_with_the_new_config(folder: Path) -> None:
+    numbered(1.0).save(folder, "best_weights")
+    tiny_tmr(features=FEATURES + 1).save(folder)
+    assert not (folder / "best_weights").exists()
+    assert TMR.load(folder).stats.feature_dim == FEATURES + 1
+
+
 def test_upstreams_training_checkpoint_serves_where_weights_are_missing(folder: Path) -> None:
     state = {"lr": torch.ones(1)}
     for part in PARTS:
         path = folder / "last_weights" / f"{part}.pt"
         state |= {f"{part}.{key}": value for key, value in load_tensors(path).items()}
         path.unlink()
-    (folder / "last_weights").rmdir()
+    (folder / "last_weights").unlink()
     save_tensors(folder / "logs" / "checkpoints" / "last.ckpt", {"state_dict": state})
     assert torch.equal(TMR.load(folder).motion_encoder.tokens, tiny_tmr().motion_encoder.tokens)
 
@@ -149,7 +206,7 @@ def test_damaged_folders_are_told_in_one_line(folder: Path, tmp_path) -> None:
     (folder / "best_weights" / "text_encoder.pt").unlink()
     assert "does not exist" in refusal(folder)
     for weights in ("best_weights", "last_weights"):
-        shutil.rmtree(folder / weights)
+        (folder / weights).unlink(missing_ok=True)
     assert "neither last_weights nor" in refusal(folder)
     save_tensors(folder / "logs" / "checkpoints" / "last.ckpt", {"epoch": 3})
     assert "has no state_dict" in refusal(folder)

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from train.loop import LoopOptions, StepResult, Trainer, options_to_args, start_run
+from train.loop import Trainer, start_run
+from train.task import LoopOptions, StepResult, options_to_args
 from utils.files import save_tensors, write_json
 
 

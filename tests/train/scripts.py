@@ -16,6 +16,7 @@ import yaml
 from utils.files import load_tensors
 
 NETWORK = "--text_encoder_type builtin --latent_dim 16 --ff_size 16 --layers 1 --num_heads 2"
+LATENTS = "--latent_tokens 2 --latent_dim 8"
 LOOP = (
     "--device cpu --train_platform_type NoPlatform --lr_schedule constant --log_interval 1 "
     "--num_steps 2 --lr 1e-3"
@@ -37,9 +38,17 @@ class Workspace:
         own = {
             "train_tmr": f"{NETWORK} --batch_size 8".split(),
             "train_mdm": f"{NETWORK} --batch_size 8 --diffusion_steps 4 --mask_frames".split(),
+            "train_mld": [
+                *f"{NETWORK} --batch_size 8 --hidden_dim 16 --layers 3 --dropout 0.1".split(),
+                *f"{LATENTS} --diffusion_steps 50".split(),
+            ],
             "train_sopo": [
                 *["--model_path", str(self.base), "--reward_path", str(self.reward)],
                 *PREFERENCE.split(),
+            ],
+            "train_reward_backprop": [
+                *["--model_path", str(self.base), "--reward_path", str(self.reward)],
+                *["--sampling_steps", "4", "--batch_size", "4", "--val_motions", "8"],
             ],
         }[script]
         return [*data, *LOOP.split(), *own]

@@ -1,9 +1,11 @@
 """Stored pairs: what is read is what was written, for the right caption, or one clear line."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from data_loaders.captions import Caption
 from data_loaders.humanml import DatasetFolder, Entry, MotionDataset
@@ -20,7 +22,7 @@ from tests.train.fakes import (
     make_winners,
 )
 from tests.train.stored_pairs import EXTRA, REWARDS, raw_candidates, write_pairs
-from train.preference.fixed_pairs import FixedPairs, PairStore, shard_path
+from train.preference.fixed_pairs import FixedPairs, PairIndex, PairStore, shard_path
 from train.preference.methods import METHODS
 from utils.errors import UserError
 
@@ -129,6 +131,25 @@ def test_a_file_of_another_run_is_named(folder) -> None:
         PairStore(folder)
 
 
+@pytest.mark.parametrize("name", ["best", "worst", "rewards"])
+def test_each_tensor_of_a_file_has_the_shape_of_the_index(folder, name: str) -> None:
+    path = shard_path(folder, 0)
+    tensors = load_file(path)
+    tensors[name] = tensors[name][:-1]
+    save_file(tensors, path)
+    with pytest.raises(UserError, match=r"pairs_000000\.safetensors .* not those of the index"):
+        PairStore(folder)
+
+
+def test_pairs_one_by_one_are_as_good(tmp_path) -> None:
+    single, winners = PairStore(write_pairs(tmp_path, batch_size=1)), make_winners()
+    together = PairStore(write_pairs(tmp_path / "together")).lookup(KEYS, winners)
+    assert torch.equal(single.lookup(KEYS, winners).best.x, together.best.x)
+    index = replace(single.index, options={"batch_size": 1, "num_candidates": 1})
+    index.write(tmp_path)
+    assert PairIndex.read(tmp_path).options == index.options, "the only one is best and worst"
+
+
 def test_unfinished_pairs_are_refused_with_advice(folder) -> None:
     shard_path(folder, 0).unlink()
     with pytest.raises(UserError, match=r"lacks 1 of 2 files .*pairs_000000.*--resume"):
@@ -142,6 +163,8 @@ def test_unfinished_pairs_are_refused_with_advice(folder) -> None:
         lambda index: index["keys"][0].pop("clip"),
         lambda index: index["options"].pop("batch_size"),
         lambda index: index.update(keys=[]),
+        lambda index: index["options"].update(batch_size=0),
+        lambda index: index["options"].update(num_candidates=0),
     ],
 )
 def test_an_index_that_is_none_is_named(folder, spoil) -> None:

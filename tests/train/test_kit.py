@@ -1,59 +1,74 @@
 """The whole chain on KIT-ML's layout: 21 joints, 251 features, 12.5 fps."""
 
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from data_loaders.skeleton import KIT
+from prepare.procedural import dataset as synthetic
 from sample.results import load_results
-from tests.data_loaders.datasets import caption_line, write_dataset
 from tests.train.scripts import Workspace, read_metrics, run_main
 from tmr.model import TMR
 from utils.files import read_json
 
-ACTIONS = ("walks", "runs", "jumps", "kneels", "waves", "kicks", "bows", "sits")
-
 
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory) -> Workspace:
-    """Sixteen clips of smooth random features, with a base model and a reward."""
+    """The generated set on KIT's body, with a base model and a reward."""
     root = tmp_path_factory.mktemp("kit")
-    lengths = {f"{i:05d}": 24 + 2 * i for i in range(16)}
-    captions = {name: caption_line(f"a person {ACTIONS[int(name) % 8]}") for name in lengths}
-    data = write_dataset(root / "KIT-ML", lengths, captions, skeleton=KIT)
-    rng = np.random.default_rng(0)
-    for name, length in lengths.items():
-        steps = rng.normal(size=(length, KIT.feature_dim))
-        motion = np.cumsum(steps, axis=0) / np.sqrt(length)
-        np.save(data / "new_joint_vecs" / f"{name}.npy", motion.astype(np.float32))
-    space = Workspace(data, root / "base" / "model000000002.pt", root / "reward")
+    options = {"num_clips": 60, "captions_per_clip": 2, "skeleton": "kit"}
+    synthetic.build(synthetic.Options(out=str(root / "KIT-ML"), **options))
+    names = (root / "KIT-ML" / "all.txt").read_text().split()
+    (root / "KIT-ML" / "val.txt").write_text("\n".join(names[:16]))
+    space = Workspace(root / "KIT-ML", root / "base" / "model000000002.pt", root / "reward")
     space.run("train_mdm", space.base.parent, "--dataset", "kit")
     space.run("train_tmr", space.reward, "--dataset", "kit")
     return space
+
+
+@pytest.fixture(scope="module")
+def latent(kit: Workspace) -> Workspace:
+    """The same with a latent model as base."""
+    root = kit.base.parent.parent
+    kit.run("train_mld", root / "vae", "--dataset", "kit", "--stage", "vae")
+    second = ["--stage", "diffusion", "--vae_path", str(root / "vae")]
+    kit.run("train_mld", root / "latent", "--dataset", "kit", *second)
+    return replace(kit, base=root / "latent" / "model000000002.pt")
 
 
 def test_a_reward_for_kit_reads_its_own_features(kit: Workspace) -> None:
     assert TMR.load(kit.reward).stats.feature_dim == 251
 
 
-def test_sopo_trains_on_kit(kit: Workspace, tmp_path: Path) -> None:
-    kit.run("train_sopo", tmp_path, "--dataset", "kit", "--tau_quantile", "0.5")
+@pytest.fixture(params=["kit", "latent"])
+def space(request) -> Workspace:
+    return request.getfixturevalue(request.param)
+
+
+def test_sopo_trains_on_kit(space: Workspace, tmp_path: Path) -> None:
+    changes = ["--dataset", "kit", "--tau_quantile", "0.5", "--candidate_steps", "2"]
+    space.run("train_sopo", tmp_path, *changes)
     assert len([m for m in read_metrics(tmp_path) if "loss" in m]) == 2
 
 
-def test_generated_motions_have_21_joints_and_kits_duration(kit: Workspace, tmp_path: Path) -> None:
+def test_generated_motions_have_21_joints_and_kits_duration(
+    space: Workspace, tmp_path: Path
+) -> None:
     out = tmp_path / "samples"
-    arguments = f"--model_path {kit.base} --motion_length 2 --video none --output_dir {out}".split()
-    run_main("sample.generate", [*arguments, "--text_prompt", "a person walks"])
+    arguments = f"--model_path {space.base} --motion_length 2 --video none --output_dir {out}"
+    run_main("sample.generate", [*arguments.split(), "--text_prompt", "a person walks"])
     assert load_results(out / "results.npy").motion.shape == (3, 21, 3, 25)
 
 
-def test_models_of_kit_are_judged(kit: Workspace, tmp_path: Path) -> None:
+def test_models_of_kit_are_judged(space: Workspace, tmp_path: Path) -> None:
     table = tmp_path / "table.json"
-    arguments = f"--dataset kit --data_dir {kit.data} --model_path {kit.base} --output {table}"
-    rewards = f"--reward_path {kit.reward} --judge_path {kit.reward} --device cpu"
-    run_main("eval.eval_tmr", [*arguments.split(), *rewards.split()])
-    (figures,) = read_json(table)["rows"]["base"]
+    arguments = f"--dataset kit --data_dir {space.data} --model_path {space.base} --output {table}"
+    rewards = f"--reward_path {space.reward} --judge_path {space.reward} --device cpu"
+    run_main("eval.eval_tmr", [*arguments.split(), *rewards.split(), "--split", "val"])
+    (figures,) = read_json(table)["rows"][space.base.parent.name]
     assert 0 <= figures["reward"] <= 1
+    more = "--split val --best_of 3"
+    run_main("eval.eval_tmr", [*arguments.split(), *rewards.split(), *more.split()])
+    (best,) = read_json(table)["rows"][space.base.parent.name]
+    assert best["reward"] > figures["reward"]
     assert figures["invalid_motions"] == 0

@@ -8,14 +8,9 @@ from torch import nn
 
 from tests.train.regression import Regression, options_for, train
 from tests.train.scripts import contents, read_metrics
-from train.loop import (
-    LoopOptions,
-    StepResult,
-    Trainer,
-    learning_rate,
-    start_run,
-)
-from train.weight_average import WeightAverage
+from train.loop import Trainer, start_run
+from train.optimisation import WeightAverage, learning_rate
+from train.task import LoopOptions, StepResult
 from utils.errors import UserError
 from utils.files import load_tensors, read_json
 
@@ -63,7 +58,9 @@ def test_a_diverged_loss_stops_with_advice_and_keeps_the_weights(tmp_path, facto
     options = options_for(tmp_path)
     task = Diverged(options)
     before = [parameter.clone() for parameter in task.module.parameters()]
-    with pytest.raises(UserError, match=r"loss of step 1 is (nan|inf|-inf), .*lower --lr"):
+    with pytest.raises(
+        UserError, match=r"loss of step 3 is (nan|inf|-inf), .*left out and so were 2"
+    ):
         Trainer(task, options, start_run(options)).run()
     assert all(map(torch.equal, before, task.module.parameters()))
     assert not list(tmp_path.glob("*.pt"))
@@ -78,11 +75,59 @@ def test_a_gradient_that_is_no_number_is_never_applied(tmp_path) -> None:
                 return super().step(batch, step, rng)
             return StepResult((self.module(batch) * 0).abs().sum().sqrt(), {})
 
-    with pytest.raises(UserError, match=r"loss of step 12 is 0, its gradient norm nan"):
+    with pytest.raises(UserError, match=r"loss of step 14 is 0, its gradient norm nan"):
         train(tmp_path, Sharp, val_interval=10)
     state = load_tensors(tmp_path / "resume.pt")
     assert state["step"] == 10
     assert all(value.isfinite().all() for value in state["module"].values())
+
+
+def test_a_rare_bad_step_is_left_out_and_counted(tmp_path, capsys) -> None:
+    class Hiccup(Regression):
+        def step(self, batch, step, rng):
+            result = super().step(batch, step, rng)
+            return StepResult(result.loss * (math.nan if step in (6, 9, 14) else 1), {})
+
+    train(tmp_path, Hiccup)
+    assert "loss of step 7 is nan, its gradient norm nan; the step is left out" in (
+        capsys.readouterr().out
+    )
+    lines = read_metrics(tmp_path)
+    assert [line["bad_steps"] for line in lines if "bad_steps" in line] == [2, 3, 3, 3, 3]
+    assert [line["step"] for line in lines if "loss" in line] == [1, 5, 20, 25, 30]
+    state = load_tensors(tmp_path / "resume.pt")
+    assert state["optimizer"]["state"][0]["step"] == 27
+
+
+@pytest.mark.parametrize("steps", [2, 30])
+def test_a_finite_loss_that_has_diverged_fails(tmp_path, steps) -> None:
+    class Named(list):
+        names = ("000001", "000002")
+
+    class Batches(Regression):
+        def batches(self, epoch):
+            for batch in super().batches(epoch):
+                yield Named([batch])
+
+        def step(self, batch, step, rng):
+            return super().step(batch[0], step, rng)
+
+    with pytest.raises(UserError, match=r"\(clips 000001, 000002\): it was left out.*diverged"):
+        train(tmp_path, Batches, num_steps=steps, lr=1e6)
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def test_a_state_that_is_not_finite_is_never_written(tmp_path) -> None:
+    train(tmp_path, num_steps=15)
+    before = contents(tmp_path)["resume.pt"]
+
+    class Memory(Regression):
+        def state_dict(self):
+            return {"seen": torch.tensor([math.inf])}
+
+    with pytest.raises(UserError, match=r"state tasks/0/seen is not finite and was not saved"):
+        train(tmp_path, Memory, resume=True)
+    assert contents(tmp_path)["resume.pt"] == before
 
 
 def test_weights_that_are_no_numbers_are_never_saved(tmp_path) -> None:

@@ -24,11 +24,12 @@ TABLE = {
     "online_dpo": [("best", "worst", "always", False)],
     "combined_dpo": [("dataset", "fixed", "always", False), ("best", "worst", "always", False)],
     "modipo_t": [("fixed", "fixed", "always", False)],
+    "modipo_o": [("best", "worst", "always", False)],
     "modipo_g": [("fixed", "fixed", "always", False)],
     "sft": [],
 }
 PREFERENCE = [method for method in TABLE if TABLE[method]]
-DPO = ["dsopo", "offline_dpo", "online_dpo", "combined_dpo", "modipo_t", "modipo_g"]
+DPO = ["dsopo", "offline_dpo", "online_dpo", "combined_dpo", "modipo_t", "modipo_g", "modipo_o"]
 BETA, C, TAU = 0.7, 1.5, 0.5
 
 
@@ -52,6 +53,22 @@ def test_the_table_of_methods_is_the_paper_s() -> None:
         for name, pairings in METHODS.items()
     }
     assert found == TABLE
+
+
+@pytest.mark.parametrize("method", [m for m in PREFERENCE if len(TABLE[m]) == 1])
+def test_the_margin_is_what_the_loss_is_made_of(method: str, store) -> None:
+    batch = make_batch()
+    outcome = make_task(method, store).algorithm.step(
+        Samples(batch.motion, batch.lengths), KEYS, rng()
+    )
+    torch.testing.assert_close(outcome.loss.detach(), F.softplus(-outcome.margin))
+
+
+def test_a_pair_without_a_margin_is_no_success(store) -> None:
+    """Policy and reference agree at the first step."""
+    options = Options(save_dir="", model_path="", method="dsopo", num_candidates=2)
+    task = PreferenceTask(options, Spy.of(), FirstFeature(), None, None, store)
+    assert task.step(make_batch(), 0, rng()).metrics["rewards/accuracies"] == 0
 
 
 def drawn_by_hand(task: PreferenceTask, store: PairStore) -> tuple[dict[str, Tensor], Tensor]:

@@ -107,6 +107,14 @@ def test_the_pair_has_the_frames_of_the_batch(frames: int) -> None:
     assert found.unpreferred.x.shape == found.preferred.x.shape == (4, frames, KIT.feature_dim)
 
 
+def test_four_candidates_unless_told_otherwise() -> None:
+    """K of the paper."""
+    policy = tiny_generator(KIT)
+    sampler = CandidateSampler(policy, FirstFeature())
+    drawn = sampler(make_winners(), CAPTIONS, policy.encode_text(CAPTIONS), None)
+    assert drawn.rewards.shape == (4, 4)
+
+
 def test_no_gradient_flows_into_a_pair() -> None:
     policy = tiny_generator(KIT)
     pairs = policy_pairs(policy)
@@ -214,6 +222,14 @@ def test_a_quantile_threshold_follows_the_latest_rewards() -> None:
     assert threshold.value() == pytest.approx(0.2)
     threshold.observe(torch.full((100,), 0.7))
     assert threshold.value() == pytest.approx(0.7)
+
+
+def test_the_latest_1024_rewards_count() -> None:
+    threshold = RewardThreshold(None, 1.0)
+    threshold.observe(torch.tensor([0.9] + 1023 * [0.1]))
+    assert threshold.value() == pytest.approx(0.9)
+    threshold.observe(torch.tensor([0.1]))
+    assert threshold.value() == pytest.approx(0.1)
 
 
 def test_the_sampler_feeds_the_threshold_after_using_it() -> None:

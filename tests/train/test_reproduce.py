@@ -13,9 +13,9 @@ from tests.paths import ROOT
 from tests.train.scripts import LOOP, NETWORK, Workspace, contents, run_main, sweep_file
 from tmr.model import PARTS
 from train import plans, sweep_plan, train_tmr
+from train.denoising import DenoisingTask
 from train.plans import Entry, Places, make_stage, read_plan, read_plans
 from train.stages import Stage, command
-from train.train_mdm import DenoisingTask
 from utils.errors import UserError
 from utils.files import write_json
 from utils.options import parse_options

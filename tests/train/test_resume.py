@@ -1,6 +1,7 @@
 """Going on with a run: after its end, a crash, Ctrl-C or SIGTERM, and with which options."""
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from tests.train.scripts import contents, read_metrics
 from train.interrupts import StopSignals
 from train.loop import Trainer, start_run
 from utils.errors import UserError
-from utils.files import load_tensors, read_json, write_json
+from utils.files import load_tensors, read_json, save_tensors, write_json
+from utils.locks import FolderLock
 
 
 @pytest.fixture(autouse=True)
@@ -23,9 +25,9 @@ def usual_signals():
     signal.signal(signal.SIGINT, before)
 
 
-def same_run(one: Path, other: Path) -> bool:
-    """Are weights, metrics, and names of checkpoints those of another run?"""
-    files = contents(one).keys() == contents(other).keys()
+def same_run(one: Path, other: Path, but: str = "") -> bool:
+    """Are weights, metrics, and names of checkpoints, all `but` one, those of another run?"""
+    files = contents(one).keys() - {but} == contents(other).keys() - {but}
     final = [load_tensors(folder / "model000000030.pt") for folder in (one, other)]
     weights = all(torch.equal(final[0][key], final[1][key]) for key in final[0])
     return files and weights and read_metrics(one) == read_metrics(other)
@@ -61,7 +63,9 @@ def test_a_signal_finishes_the_step_and_saves(tmp_path, capsys, number, code, st
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith(f"stopped by {signal.Signals(number).name} after step {step} of 30")
     assert "--resume" in last
-    assert (tmp_path / "parts" / f"model{step:09d}.pt").is_file()
+    folder = tmp_path / "parts" if step == 15 else tmp_path / "parts" / "interim"
+    assert f"saved in {folder / f'model{step:09d}.pt'};" in last
+    assert (folder / f"model{step:09d}.pt").is_file()
     train(tmp_path / "parts", resume=True)
     assert same_run(tmp_path / "parts", tmp_path / "whole")
 
@@ -185,6 +189,82 @@ def test_a_run_from_before_an_option_existed_goes_on(tmp_path) -> None:
     with pytest.raises(UserError, match=r"\(--grad_clip 0\.0 -> 1\.0\)"):
         train(tmp_path, resume=True, grad_clip=1.0)
     train(tmp_path, resume=True, num_steps=35)
+
+
+def test_a_damaged_state_is_named_and_the_one_before_is_used(tmp_path, capsys) -> None:
+    train(tmp_path / "whole")
+    train(tmp_path / "parts", num_steps=25, val_interval=5)
+    train(tmp_path / "whole_too", val_interval=5)
+    path = tmp_path / "parts" / "resume.pt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    train(tmp_path / "parts", val_interval=5, resume=True)
+    told = capsys.readouterr().out
+    assert re.search(r"resume\.pt has changed since .*; going on from step \d+, the state", told)
+    assert same_run(tmp_path / "parts", tmp_path / "whole_too", but="model000000025.pt")
+
+    for name in ("resume.pt", "resume_previous.pt"):
+        (tmp_path / "parts" / name).write_bytes(b"")
+    with pytest.raises(UserError, match=r"resume\.pt is not a .*resume_previous\.pt is not"):
+        train(tmp_path / "parts", resume=True, num_steps=40)
+
+
+def test_a_kill_between_the_renames_of_a_state_leaves_the_one_before(tmp_path) -> None:
+    train(tmp_path)
+    (tmp_path / "resume.pt").rename(tmp_path / "resume_previous.pt")
+    train(tmp_path, resume=True, num_steps=35)
+    assert load_tensors(tmp_path / "resume.pt")["step"] == 35
+
+
+@pytest.mark.parametrize("entry", ["best", "superseded"])
+@pytest.mark.parametrize("name", ["../precious.txt", "/precious.txt", "..", 7])
+def test_names_in_a_state_never_leave_the_folder(tmp_path, entry, name) -> None:
+    train(tmp_path / "run")
+    precious = tmp_path / "precious.txt"
+    precious.write_text("precious")
+    state = load_tensors(tmp_path / "run" / "resume.pt")
+    name = str(precious) if name == "/precious.txt" else name
+    state[entry] = {"step": 1, "path": name, "score": 0.0} if entry == "best" else name
+    save_tensors(tmp_path / "run" / "resume.pt", state)
+    with pytest.raises(UserError, match="which is no name in"):
+        train(tmp_path / "run", resume=True, num_steps=60)
+    assert precious.read_text() == "precious"
+
+
+def test_a_state_that_lacks_something_is_told(tmp_path) -> None:
+    train(tmp_path)
+    (tmp_path / "resume_previous.pt").unlink()
+    save_tensors(tmp_path / "resume.pt", {"module": {}})
+    with pytest.raises(UserError, match="no state of a training: it lacks average"):
+        train(tmp_path, resume=True)
+
+
+def test_two_runs_never_share_a_folder(tmp_path) -> None:
+    train(tmp_path, num_steps=15)
+    before = contents(tmp_path)
+    with FolderLock(tmp_path):
+        with pytest.raises(UserError, match="in use by process"):
+            train(tmp_path, resume=True)
+        options = options_for(tmp_path, overwrite=True)
+        with pytest.raises(UserError, match="in use by process"):
+            start_run(options)
+    assert contents(tmp_path) == before
+
+
+def test_minutes_without_a_checkpoint_are_not_lost(tmp_path, capsys) -> None:
+    def crash(step: int) -> None:
+        if step == 9:
+            raise RuntimeError("a crash")
+
+    often = {"autosave_minutes": 1e-9, "val_interval": 30}
+    with pytest.raises(RuntimeError, match="a crash"):
+        train(tmp_path / "parts", before=crash, **often)
+    assert load_tensors(tmp_path / "parts" / "resume.pt")["step"] == 8
+    assert not list((tmp_path / "parts").glob("model*.pt"))
+    train(tmp_path / "parts", resume=True, **often)
+    train(tmp_path / "whole", val_interval=30)
+    assert same_run(tmp_path / "parts", tmp_path / "whole")
 
 
 def test_a_state_of_another_architecture_is_refused(tmp_path) -> None:

@@ -19,7 +19,12 @@ from tests.train.test_pairs import K, raw_candidates
 from tests.train.test_train_sopo import disturb, draw_pairs, gradients, make_task
 from train.preference.gate import RewardThreshold
 from train.preference.pairs import CandidateSampler
-from train.preference.safeguards import OMEGAS, SNR_CLIP, noisy_enough, omega_t
+from train.preference.safeguards import (
+    OMEGAS,
+    check_omega,
+    noisy_enough,
+    omega_t,
+)
 from train.train_sopo import Options
 from utils.errors import UserError
 
@@ -82,9 +87,19 @@ def test_omega_is_the_clipped_signal_to_noise_ratio_or_the_reference_s_error() -
     snr = omega_t("snr", steps, policy(), errors)
     ratios = [float(a / (1 - a)) for a in policy().signal(torch.arange(8))]
     for weight, ratio in zip((snr / snr[0]).tolist(), ratios, strict=True):
-        assert weight == pytest.approx(min(ratio, SNR_CLIP) / SNR_CLIP, rel=1e-4)
+        assert weight == pytest.approx(min(ratio, 5) / 5, rel=1e-4)
     relative = omega_t("relative", steps, policy(), errors) * errors
     torch.testing.assert_close(relative, errors.mean().expand(len(errors)))
+
+
+@pytest.mark.parametrize("predicts", ["noise", "tokens"])
+def test_the_signal_to_noise_ratio_weighs_errors_of_x0_alone(predicts: str) -> None:
+    model = policy()
+    check_omega("snr", model)
+    model.predicts = predicts
+    with pytest.raises(UserError, match=f"turns errors of x0 .* predicts {predicts}"):
+        check_omega("snr", model)
+    check_omega("relative", model)
 
 
 @pytest.mark.parametrize("omega", OMEGAS)

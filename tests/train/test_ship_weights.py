@@ -24,8 +24,8 @@ from rewards.co_embedding import CoEmbedder, EvaluatorFiles
 from tests.train.scripts import read_metrics, run_main
 from tmr.model import TMR
 from train import ship_weights
+from train.denoising import DenoisingTask
 from train.ship_weights import data_digest, half
-from train.train_mdm import DenoisingTask
 from train.train_tmr import RetrievalTask
 from utils.errors import UserError
 from utils.files import read_json

@@ -18,7 +18,7 @@ from tests.data_loaders.datasets import write_dataset
 from tests.rewards.glove import write_glove
 from tests.train.scripts import read_metrics, run_main
 from train.evaluator_tasks import MovementTask, Windows, matching_loss, movement_loss
-from train.train_evaluators import builtin_vectorizer, evaluator_statistics, real_figures
+from train.train_evaluators import evaluator_statistics, real_figures, vectorizer_of
 from utils.errors import UserError
 from utils.files import load_tensors, read_json
 
@@ -88,15 +88,15 @@ class Constant(torch.nn.Module):
 def test_windows_are_all_stretches_of_one_clip_whatever_its_length(tmp_path: Path) -> None:
     folder = write_dataset(tmp_path / "HumanML3D", {"a": 40, "short": 26, "tiny": 20, "long": 230})
     data = open_dataset("humanml", "train", str(folder))
-    windows = Windows(data, "train", frames=24)
+    windows = Windows(data, "train", data.stats, frames=24)
     assert len(windows) == 17 + 3 + 207
     raw = data.stats.denormalize(windows.motion(np.arange(len(windows))))
     assert raw.shape == (227, 24, 263)
     torch.testing.assert_close(raw[:, 1:, 0] - raw[:, :-1, 0], torch.ones(227, 23))
     assert len({float(row[0, 0]) for row in raw}) == 227
-    assert len(Windows(data, "train", 24, stride=24)) == 1 + 1 + 9
+    assert len(Windows(data, "train", data.stats, 24, stride=24)) == 1 + 1 + 9
     with pytest.raises(UserError, match="--window"):
-        Windows(data, "train", frames=300)
+        Windows(data, "train", data.stats, frames=300)
 
 
 def test_root_and_contacts_weigh_25_times_more() -> None:
@@ -110,7 +110,7 @@ def test_built_in_vectors_know_the_words_and_survive_the_folder(
     folder: Path, tmp_path: Path
 ) -> None:
     data = open_dataset("tiny", "train", str(folder))
-    vectorizer = builtin_vectorizer(data)
+    vectorizer = vectorizer_of(BuiltinEncoder(), data)
     vectorizer.save(tmp_path / "glove")
     loaded = WordVectorizer.load(tmp_path / "glove")
     tokens = [caption.tokens for entry in data.entries for caption in entry.captions]
@@ -125,7 +125,7 @@ def test_built_in_vectors_know_the_words_and_survive_the_folder(
 def test_the_trained_folder_serves_the_evaluation(folder: Path, tmp_path: Path, capsys) -> None:
     train(folder, tmp_path, "--movement_steps", "3", "--num_steps", "3")
     shown = capsys.readouterr().out
-    assert "word vectors: built in" in shown
+    assert "word vectors: builtin, 256" in shown
     assert "pools of 32 distinct meanings" in shown
     files = EvaluatorFiles.find("tiny", folder, str(tmp_path))
     embedder = CoEmbedder.load(files, torch.device("cpu"))

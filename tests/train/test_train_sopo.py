@@ -233,6 +233,7 @@ def test_repeated_steps_on_one_batch_widen_the_margin() -> None:
 
 def test_the_margin_scale_replaces_the_number_of_steps() -> None:
     default, scaled = make_task(), make_task(margin_scale=2.0)
+    assert make_task(margin_scale=0.0).algorithm.scale == 0
     assert (default.algorithm.scale, scaled.algorithm.scale) == (8.0, 2.0)
     for task in (default, scaled):
         disturb(task)
@@ -246,8 +247,11 @@ def test_the_options_reach_the_candidates() -> None:
     assert (candidates.num_candidates, candidates.start) == (3, 0.5)
     assert task.algorithm.sources[0].similarity_space == "features"
     options = Options(candidate_sampler="ddim", candidate_steps=4)
-    assert options.sampler == SamplerOptions("ddim", 4)
-    assert Options().sampler == SamplerOptions("ancestral", None)
+    usual = SamplerOptions("ancestral", None)
+    assert options.sampler.of(usual) == SamplerOptions("ddim", 4)
+    assert Options().sampler.of(usual) == usual
+    assert Options(candidate_steps=0).sampler.of(SamplerOptions("ddim", 50)).steps is None
+    assert make_task(num_candidates=None).algorithm.candidates.num_candidates == 4
 
 
 def test_figures_of_a_step_are_consistent() -> None:
@@ -331,7 +335,7 @@ def test_tau_is_the_option_unless_a_quantile_is_asked_for() -> None:
 def test_validation_scores_raw_motions_and_lower_is_better(monkeypatch) -> None:
     raw = torch.randn(4, 12, KIT_FEATURES, generator=rng(3))
     task = make_task(ScriptedGenerator.of(raw), val_motions=4)
-    monkeypatch.setattr("train.train_sopo.fixed_batches", lambda *_: [make_batch()])
+    monkeypatch.setattr("train.tuning.fixed_batches", lambda *_: [make_batch()])
     found = task.validate()
     lengths = make_batch().lengths
     expected = float(FirstFeature().score(Samples(raw, lengths), CAPTIONS).mean())

@@ -69,7 +69,9 @@ def work(rank: int, port: int, folder: str) -> None:
     half = ROWS // WORLD
     rows = slice(rank * half, (rank + 1) * half)
     for method in METHODS:
-        found = gradients(method, rows, lambda module: average_gradients(accelerator, module))
+        found = gradients(
+            method, rows, lambda module: average_gradients(accelerator, module, torch.zeros(()))
+        )
         torch.save(found, Path(folder) / f"{method}{rank}.pt")
     accelerator.end_training()
 

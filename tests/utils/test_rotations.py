@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from utils.rotations import (
+    matrix_to_quat,
     matrix_to_sixd,
     normalize,
     quat_about,
@@ -11,7 +12,10 @@ from utils.rotations import (
     quat_inverse,
     quat_multiply,
     quat_rotate,
+    quat_slerp,
+    quat_to_euler,
     quat_to_matrix,
+    quat_to_rotation_vector,
     sixd_to_matrix,
 )
 
@@ -114,3 +118,46 @@ def test_shapes_broadcast_and_types_are_kept(rng):
             quat_about("y", b),
         )
         assert {result.dtype for result in results} == {dtype}
+
+
+def same_rotation(a, b):
+    """Quaternions up to their sign."""
+    torch.testing.assert_close((a * b).sum(-1).abs(), torch.ones_like(a[..., 0]))
+
+
+def test_matrices_become_quaternions_also_near_half_turns(rng):
+    q = quats(rng, 200)
+    same_rotation(matrix_to_quat(quat_to_matrix(q)), q)
+    half_turns = torch.cat([torch.zeros(3, 1), torch.eye(3)], dim=1).double()
+    same_rotation(matrix_to_quat(quat_to_matrix(half_turns)), half_turns)
+
+
+def test_slerp_turns_evenly_the_short_way(rng):
+    a, b = quats(rng, 50), quats(rng, 50)
+    whole = angle_of(quat_multiply(quat_inverse(a), b))
+    for share in (0.0, 0.25, 1.0):
+        part = angle_of(quat_multiply(quat_inverse(a), quat_slerp(a, b, share)))
+        torch.testing.assert_close(part, share * whole, atol=1e-7, rtol=0)
+    same_rotation(quat_slerp(a, -a, 0.3), a)
+
+
+def test_rotation_vectors_are_axis_times_angle(rng):
+    angle = torch.tensor([-3.0, -1e-12, 0.0, 0.5, 3.1], dtype=torch.float64)
+    vector = quat_to_rotation_vector(quat_about("z", angle))
+    torch.testing.assert_close(vector[:, 2], angle)
+    assert (vector[:, :2] == 0).all()
+    assert quat_to_rotation_vector(quats(rng, 100)).norm(dim=-1).max() <= math.pi
+
+
+def test_euler_angles_multiply_to_the_rotation(rng):
+    locked = quat_multiply(
+        quat_about("z", torch.tensor(0.7, dtype=torch.float64)),
+        quat_about("y", torch.tensor([1, -1], dtype=torch.float64) * math.pi / 2),
+    )
+    q = torch.cat([quats(rng, 200), locked])
+    z, y, x = quat_to_euler(q).unbind(-1)
+    product = quat_multiply(
+        quat_multiply(quat_about("z", z), quat_about("y", y)), quat_about("x", x)
+    )
+    same_rotation(product, q)
+    assert y.abs().max() <= math.pi / 2 + 1e-9

@@ -31,7 +31,7 @@ from train.preference.pairs import (
     PreferenceBatch,
     captions_of,
 )
-from train.preference.safeguards import noisy_enough, omega_t
+from train.preference.safeguards import check_omega, noisy_enough, omega_t
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,13 @@ class PreferenceAlgorithm:
     ) -> None:
         self.options, self.policy, self.reward = options, policy, reward
         self.reference = policy.frozen()
-        self.scale = float(options.margin_scale or policy.levels)
+        scale = options.margin_scale
+        self.scale = float(policy.levels if scale is None else scale)
         tau = None if options.tau_quantile is not None else options.tau
         self.threshold = RewardThreshold(tau, options.tau_quantile, anchored=options.tau_anchored)
-        self.candidates = CandidateSampler(
-            policy, reward, options.num_candidates, options.candidate_start
-        )
+        check_omega(options.omega, policy)
+        count = options.num_candidates or policy.usual_candidates
+        self.candidates = CandidateSampler(policy, reward, count, options.candidate_start)
         self.sources = [self._source(pairing, store) for pairing in METHODS[options.method]]
 
     def _source(self, pairing: Pairing, store: Store | None) -> PairSource:

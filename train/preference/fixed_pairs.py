@@ -4,6 +4,9 @@
     FOLDER/pairs_NNNNNN.safetensors  captions [N * batch_size, (N + 1) * batch_size) of the index:
         best, worst   raw features of the motions, one after the other, float32 [sum of lengths, D]
         rewards       of all K candidates, float32 [captions, K]
+        best_ids, worst_ids   the same motions as tokens, where the generator makes them of tokens:
+                      int16 [captions, n, Q], -1 beyond a motion. To decode and encode them again
+                      would change them
 
 `prepare.preference_pairs` writes it. Offline DPO reads the worst motions, MoDiPO both.
 """
@@ -31,6 +34,7 @@ from utils.errors import UserError
 from utils.files import atomic_write, read_json, write_json
 from utils.masks import match_frames, zero_padding
 from utils.provenance import provenance
+from utils.seals import ROOM, check_seal
 
 PREPARE = "python -m prepare.preference_pairs"
 
@@ -95,27 +99,34 @@ def write_shard(path: Path, drawn: Candidates) -> None:
     for name, index in rows.items():
         chosen = drawn.raw[index]
         parts = zip(chosen.x, chosen.frames.tolist(), strict=True)
-        tensors[name] = torch.cat([motion[:length] for motion, length in parts])
-    tensors["rewards"] = drawn.rewards
+        tensors[name] = torch.cat([motion[:length] for motion, length in parts]).float()
+        if not drawn.samples.x.is_floating_point():
+            tensors[f"{name}_ids"] = drawn.samples.x[index].short()
+    tensors["rewards"] = drawn.rewards.float()
     with atomic_write(path) as temporary:
-        save_file({k: v.float().cpu().contiguous() for k, v in tensors.items()}, temporary)
+        contiguous = {k: v.cpu().contiguous() for k, v in tensors.items()}
+        save_file(contiguous, temporary, ROOM)
 
 
 @dataclass(frozen=True)
 class StoredPairs:
-    """Raw best and worst samples (B each), and the rewards ``[B, K]`` of all K that were ranked
-    by them."""
+    """Raw best and worst samples (B each), the rewards ``[B, K]`` of all K, and the ids
+    ``[B, n, Q]`` of best and worst where they were made of tokens."""
 
     best: Samples
     worst: Samples
     rewards: Tensor
+    best_ids: Tensor | None = None
+    worst_ids: Tensor | None = None
 
     @property
     def best_reward(self) -> Tensor:
+        """Of the best samples ``[B]``."""
         return self.rewards.amax(dim=1)
 
     @property
     def worst_reward(self) -> Tensor:
+        """Of the worst samples ``[B]``."""
         return self.rewards.amin(dim=1)
 
 
@@ -172,6 +183,48 @@ class PairStore:
                     f"the training split of {data.folder.path}"
                 )
 
+    @cached_property
+    def ids(self) -> Tensor | None:
+        """Ids ``[pairs, 2, n, Q]`` of the best and the worst motions; None where there are none.
+
+        Raises UserError where the files do not agree with each other or with the index.
+        """
+        parts = [self._read_ids(number) for number in range(len(self.index.shards))]
+        found = [part for part in parts if part is not None]
+        if not found:
+            return None
+        rows, shapes = sum(map(len, found)), {part.shape[1:] for part in found}
+        if rows != len(self.index.keys) or len(shapes) > 1:
+            raise UserError(
+                f"{self.folder} holds ids of tokens for {rows} of {len(self.index.keys)} pairs, of "
+                f"{len(shapes)} shapes; generate the pairs again: {PREPARE} --overwrite"
+            )
+        return torch.cat(found)
+
+    def _read_ids(self, number: int) -> Tensor | None:
+        path = shard_path(self.folder, number)
+        try:
+            with safe_open(path, framework="pt") as file:
+                if not {"best_ids", "worst_ids"} <= set(file.keys()):
+                    return None
+                return torch.stack([file.get_tensor(f"{n}_ids") for n in ("best", "worst")], dim=1)
+        except (SafetensorError, OSError, RuntimeError) as error:
+            raise _damaged(path, error) from None
+
+    def check_ids(self, tokens: int, layers: int, codes: int) -> None:
+        """Raises UserError unless every pair has ids of so many layers and codes."""
+        if self.ids is None:
+            raise UserError(
+                f"the pairs of {self.folder} hold no ids of tokens, so this model cannot learn "
+                f"from the motions as they were drawn; generate pairs with it: {PREPARE}"
+            )
+        low, high = int(self.ids.min()), int(self.ids.max())
+        if self.ids.shape[2:] != (tokens, layers) or low < -1 or high >= codes:
+            raise UserError(
+                f"{self.folder} holds ids from {low} to {high} of {self.ids.shape[3]} layers, the "
+                f"model has {layers} layers of {codes} codes; generate pairs with it: {PREPARE}"
+            )
+
     def restrict(self, data: MotionDataset) -> MotionDataset:
         """The clips and captions of `data` that have pairs."""
         entries = []
@@ -203,17 +256,21 @@ class PairStore:
             Samples(zero_padding(torch.cat(motions).to(device), lengths), lengths)
             for motions in zip(*pairs, strict=True)
         )
-        return StoredPairs(best, worst, self.rewards[rows].to(device))
+        if self.ids is None:
+            return StoredPairs(best, worst, self.rewards[rows].to(device))
+        ids = self.ids[rows].long().to(device)
+        return StoredPairs(best, worst, self.rewards[rows].to(device), ids[:, 0], ids[:, 1])
 
     def _check(self, number: int) -> Tensor:
         """The rewards ``[n, K]`` of a file whose motions have the shape that the index says."""
         path, keys = shard_path(self.folder, number), self.index.shards[number]
         shape = [sum(key.length for key in keys), self.index.feature_dim]
         try:
+            check_seal(path)
             with safe_open(path, framework="pt") as file:
                 rewards = file.get_tensor("rewards")
                 found = [file.get_slice(name).get_shape() for name in ("best", "worst")]
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, UserError) as error:
             raise _damaged(path, error) from None
         expected = (len(keys), self.index.options["num_candidates"])
         if found != [shape, shape] or rewards.shape != expected:
@@ -255,7 +312,7 @@ class FixedPairs:
         """Look the pairs up; nothing is generated."""
         stored = self.store.lookup(keys, winners)
         if self.pairing.preferred == "fixed":
-            preferred = self.policy.encode(stored.best, rng)
+            preferred = self._own(stored.best, stored.best_ids, winners, rng)
             reward_preferred = stored.best_reward
         else:
             preferred = winners
@@ -263,10 +320,19 @@ class FixedPairs:
         always = torch.ones(len(winners), dtype=torch.bool, device=winners.x.device)
         return PreferenceBatch(
             preferred=preferred,
-            unpreferred=self.policy.encode(stored.worst, rng),
+            unpreferred=self._own(stored.worst, stored.worst_ids, winners, rng),
             condition=condition,
             gate=GateDecision(always, None),
             reward_preferred=reward_preferred,
             reward_unpreferred=stored.worst_reward,
             reward_candidates=stored.rewards,
         )
+
+    def _own(
+        self, raw: Samples, ids: Tensor | None, winners: Samples, rng: torch.Generator | None
+    ) -> Samples:
+        """Stored motions in the generator's space: encoded, or the ids as they were drawn."""
+        if ids is None or winners.x.is_floating_point():
+            return self.policy.encode(raw, rng)
+        beyond = winners.x[..., :1] < 0  # the crop of the batch may be shorter
+        return Samples(ids.masked_fill(beyond, -1), winners.lengths)

@@ -52,6 +52,7 @@ METHODS: dict[str, tuple[Pairing, ...]] = {
     "online_dpo": (ONLINE_DPO,),  # Table 5
     "combined_dpo": (OFFLINE_DPO, ONLINE_DPO),  # Table 5
     "modipo_t": (Pairing("fixed", "fixed", ranked_by="tmr"),),  # Table 1
+    "modipo_o": (ONLINE_DPO,),  # Table 1: both motions from the current policy
     "modipo_g": (Pairing("fixed", "fixed", ranked_by="evaluator"),),  # Table 1
     "sft": (),  # the control: the same number of steps without any preference
 }

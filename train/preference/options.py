@@ -2,25 +2,41 @@
 
 from dataclasses import dataclass
 
-from diffusion.sampling import SAMPLERS, SamplerOptions
+from diffusion.sampling import SAMPLERS, SamplerChoice
 from train.preference.methods import METHODS, needs_fixed_pairs
 from train.preference.safeguards import SafeguardOptions
 from utils.errors import UserError
 from utils.options import option
+
+USUAL = "none = as the model usually samples"
 
 
 @dataclass
 class CandidateOptions:
     """How candidates are generated, online and beforehand."""
 
-    num_candidates: int = option(4, "K samples generated per caption", minimum=1)
-    candidate_sampler: str = option("ancestral", "sampler of the candidates", choices=SAMPLERS)
-    candidate_steps: int = option(0, "denoising steps per candidate; 0 = all of them", minimum=0)
-    guidance_param: float = option(2.5, "guidance scale of the candidates; 1 = none", minimum=0)
+    num_candidates: int | None = option(
+        None,
+        "K samples generated per caption; none = 4, of latent models 2, as the paper has it",
+        minimum=1,
+    )
+    candidate_sampler: str | None = option(
+        None,
+        f"sampler of the candidates; {USUAL}: ancestral for MDM, ddim for MLD",
+        choices=SAMPLERS,
+    )
+    candidate_steps: int | None = option(
+        None, f"steps per candidate, 0 = all of the model's; {USUAL}: all, 50 for MLD", minimum=0
+    )
+    guidance_param: float | None = option(
+        None,
+        f"guidance scale of the candidates, 1 = off; {USUAL}: 2.5 for MDM, 7.5 for MLD",
+        minimum=0,
+    )
 
     @property
-    def sampler(self) -> SamplerOptions:
-        return SamplerOptions(self.candidate_sampler, self.candidate_steps or None)
+    def sampler(self) -> SamplerChoice:
+        return SamplerChoice(self.candidate_sampler, self.candidate_steps)
 
 
 @dataclass
@@ -45,6 +61,10 @@ class PreferenceOptions(CandidateOptions, SafeguardOptions):
         None, "replaces T in z = -T omega_t (...); none = number of diffusion steps", minimum=0
     )
 
+    mask_samples: int | None = option(
+        None, "masks that an error of tokens averages; none = 4 for MoMask", minimum=1
+    )
+
     def validate(self) -> None:
         """Raises UserError for options that exclude each other."""
         if needs_fixed_pairs(self.method) and not self.pairs_path:
@@ -57,7 +77,7 @@ class PreferenceOptions(CandidateOptions, SafeguardOptions):
         if self.pairs_path and not needs_fixed_pairs(self.method):
             raise UserError(f"--method {self.method} reads no fixed pairs; leave out --pairs_path")
         between = any(pairing.preferred == "best" for pairing in METHODS[self.method])
-        if between and self.num_candidates < 2:
+        if between and self.num_candidates == 1:
             raise UserError(
                 f"--method {self.method} compares the best and the worst of K motions; "
                 "--num_candidates must be at least 2"

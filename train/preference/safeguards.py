@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from model.seam import Generator
+from utils.errors import UserError
 from utils.options import option
 
-OMEGAS = ("constant", "snr", "relative")
+OMEGAS = ("constant", "snr", "relative", "elbo")
 SNR_CLIP = 5.0  # gamma of min-SNR weighting (Hang et al. 2023)
 
 
@@ -45,11 +46,21 @@ def noisy_enough(t: Tensor, num_steps: int, loser_min_t: float) -> Tensor:
     return t >= loser_min_t * num_steps
 
 
+def check_omega(name: str, policy: Generator) -> None:
+    """Raises UserError for ``snr`` where the policy's error is not one of x0."""
+    if name == "snr" and policy.predicts != "x0":
+        raise UserError(
+            f"--omega snr turns errors of x0 into errors of the noise, but this model predicts "
+            f"{policy.predicts}, whose errors need no such weight; use constant or relative"
+        )
+
+
 def omega_t(name: str, t: Tensor, policy: Generator, reference: Tensor) -> Tensor:
     """Weight ``[B]`` of the margin at levels t ``[B]``.
 
     ``snr``: clipped signal-to-noise ratio over its mean, which turns errors of x0 into errors of
-    the noise; ``relative``: errors in units of the reference's own error ``[B]``.
+    the noise; ``relative``: errors in units of the reference's own error ``[B]``. The weight of
+    ``elbo``, which depends on the number of hidden tokens, is inside the errors of tokens.
     """
     if name == "snr":
         signal = policy.signal(torch.arange(policy.levels, device=t.device))

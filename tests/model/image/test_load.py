@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model.image.load import ImageModelOptions, load_image_generator, load_pipeline, refusal
-from model.image.lora import LoraOptions, add_lora
+from model.image.lora import DenoiserLoraOptions, add_lora
 from model.image.pipelines import wrap
 from tests.model.image.tiny import CAPTIONS, SIZE, tiny_generator, tiny_pipeline
 from utils.errors import UserError
@@ -58,4 +58,6 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch) -> None:
 def test_layers_that_are_not_there_are_named() -> None:
     generator = tiny_generator(lora=False)
     with pytest.raises(UserError, match="--lora_targets nowhere"):
-        add_lora(generator.wrapper, LoraOptions(lora_rank=2, lora_targets=["nowhere"]), seed=0)
+        add_lora(
+            generator.wrapper, DenoiserLoraOptions(lora_rank=2, lora_targets=["nowhere"]), seed=0
+        )

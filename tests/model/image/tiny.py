@@ -9,7 +9,7 @@ from torch import Tensor
 from data_loaders.skeleton import Skeleton
 from model.image.generator import ImageGenerator
 from model.image.load import assemble, with_new_lora
-from model.image.lora import LoraOptions
+from model.image.lora import DenoiserLoraOptions
 from model.image.small import SmallModelOptions, new_pipeline, new_vae
 from model.seam import Samples
 
@@ -29,7 +29,7 @@ def tiny_generator(seed: int = 0, lora: bool = True) -> ImageGenerator:
     """Two sampling steps with guidance; with new adapters of rank 2."""
     generator = assemble(tiny_pipeline(seed), "cpu")
     generator.steps, generator.guidance = 2, 3.0
-    return with_new_lora(generator, LoraOptions(lora_rank=2), seed=0) if lora else generator
+    return with_new_lora(generator, DenoiserLoraOptions(lora_rank=2), seed=0) if lora else generator
 
 
 def disturb(generator: ImageGenerator, size: float = 0.05) -> None:

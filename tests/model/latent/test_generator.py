@@ -10,8 +10,9 @@ from data_loaders.normalizer import Statistics
 from data_loaders.skeleton import HUMANML, KIT
 from diffusion.sampling import SamplerOptions
 from model.families import load_generator
+from model.latent.assembly import assemble, load_mld
 from model.latent.checkpoints import LatentSettings
-from model.latent.generator import MLDGenerator, assemble, load_mld
+from model.latent.generator import MLDGenerator
 from model.seam import Samples
 from tests.model.latent.tiny import draw, tiny_denoiser, tiny_vae, write_upstream
 from tests.model.tiny import tiny_stats
@@ -240,7 +241,7 @@ def test_checkpoints_come_back(tmp_path) -> None:
 def test_a_published_file_takes_the_statistics_of_its_dataset(tmp_path, monkeypatch) -> None:
     parts = tiny_vae(num_features=KIT.feature_dim), tiny_denoiser(text_dim=256)
     path = write_upstream(tmp_path / "mld.ckpt", *parts)
-    monkeypatch.setattr("model.latent.generator.read_settings", lambda *_: tiny_mld().settings)
+    monkeypatch.setattr("model.latent.assembly.read_settings", lambda *_: tiny_mld().settings)
     with pytest.raises(UserError, match="dataset kit"):
         load_mld(path, "cpu", str(tmp_path / "missing"))
     (tmp_path / "data").mkdir()

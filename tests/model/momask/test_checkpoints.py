@@ -23,7 +23,7 @@ from model.momask.checkpoints import (
 from model.momask.draws import Draws
 from model.momask.options_file import OptionsFile, write_options
 from model.momask.transformers import BaseTransformer, ResidualTransformer, Vocabulary
-from model.text.encoders import BUILTIN_WIDTH
+from model.text.encoders import BuiltinEncoder
 from tests.model.momask.tiny import tiny_rvq, tiny_transformer, write_folders
 from tests.model.tiny import random_motion, tiny_stats
 from utils.errors import UserError
@@ -50,11 +50,11 @@ def test_gives_back_what_was_written(tmp_path: Path) -> None:
         expected = tiny_rvq(KIT.feature_dim)(motion).motion
         torch.testing.assert_close(parts.tokens.rvq(motion).motion, expected)
         for part, kind in ((parts.base, BaseTransformer), (parts.residual, ResidualTransformer)):
-            written = tiny_transformer(kind, BUILTIN_WIDTH).state_dict()
+            written = tiny_transformer(kind, BuiltinEncoder.width).state_dict()
             assert all(torch.equal(v, written[k]) for k, v in part.state_dict().items())
         torch.testing.assert_close(parts.tokens.stats.mean, tiny_stats(KIT).mean)
         assert parts.lengths is not None
-        assert parts.text_encoder.encode(["a walk"]).tokens.shape == (1, 1, BUILTIN_WIDTH)
+        assert parts.text_encoder.encode(["a walk"]).tokens.shape == (1, 1, BuiltinEncoder.width)
 
 
 def test_reads_upstreams_file_names_and_older_keys(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def narrow_statistics(root: Path) -> None:
 
 def other_tokens(kind: type, name: str, vocabulary: Vocabulary):
     def replace(root: Path) -> None:
-        model = tiny_transformer(kind, BUILTIN_WIDTH, vocabulary)
+        model = tiny_transformer(kind, BuiltinEncoder.width, vocabulary)
         save_transformer(root / name, model, "rvq", {"text_encoder_type": "builtin"})
 
     return replace
@@ -242,7 +242,7 @@ def test_no_file_of_the_length_estimator(tmp_path: Path) -> None:
     path = tmp_path / "length_estimator" / "model" / LENGTHS.file
     edit_file(path, lambda content: content["estimator"].pop("output.11.weight"))
     with pytest.raises(UserError, match=r"finest.tar lacks output.11.weight"):
-        load_lengths(tmp_path / "length_estimator", BUILTIN_WIDTH)
+        load_lengths(tmp_path / "length_estimator", BuiltinEncoder.width)
 
 
 def test_upstreams_options_are_read(tmp_path: Path) -> None:

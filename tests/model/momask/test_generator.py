@@ -59,7 +59,7 @@ def test_samples_follow_the_seed_and_carry_the_lengths_of_the_batch(generator) -
     assert not torch.equal(first.x, other.x)
     assert first.x.shape == like.x.shape
     assert torch.equal(first.frames, FRAMES)
-    valid = generator.valid(FRAMES, 49)
+    valid = generator.parts.tokens.valid(FRAMES, 49)
     assert ((first.x[..., 0] >= 0) == valid).all()
     assert first.x.max() < CODES
 
@@ -71,7 +71,7 @@ def test_a_start_keeps_the_other_share_of_the_base_ids(generator) -> None:
     # guidance doubles the batch; the first call shows all that is to be drawn
     hidden = seen.ids[0][:3] == generator.model.mask_id
     assert hidden.sum(1).tolist() == [3, 5, 1]
-    kept = generator.valid(FRAMES, 10) & ~hidden
+    kept = generator.parts.tokens.valid(FRAMES, 10) & ~hidden
     assert torch.equal(found.x[:, :10, 0][kept], like.x[:, :10, 0][kept])
     assert not torch.equal(found.x[:, :10, 1:][kept], like.x[:, :10, 1:][kept])
 

@@ -3,21 +3,27 @@
 import math
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from data_loaders.skeleton import KIT
 from model.momask.generator import MoMaskGenerator
 from model.momask.likelihood import count_probability, masked_error
 from model.seam import Samples
 from tests.model.momask.tiny import CAPTIONS, CODES, FRAMES, LAYERS, Seen, raw_motions, seeded
-from tests.model.tiny import random_motion
+from tests.model.tiny import random_motion, tiny_generator
 from tests.train.fakes import FirstFeature
 from train.preference.algorithm import PreferenceAlgorithm
+from train.preference.fixed_pairs import PairIndex, PairKey, PairStore, shard_path, write_shard
 from train.preference.methods import METHODS
 from train.preference.options import PreferenceOptions
-from train.preference.pairs import Key
+from train.preference.pairs import CandidateSampler, Key
+from train.token_preference import check_token_pairs, with_token_options
+from utils.errors import UserError
 
 KEYS = [Key(str(row), caption) for row, caption in enumerate(CAPTIONS)]
 ONLINE = [name for name, pairs in METHODS.items() if all(pair.online for pair in pairs)]
@@ -62,12 +68,12 @@ def test_winner_and_loser_share_the_mask(generator) -> None:
     winner, loser = (part == generator.model.mask_id for part in ids.chunk(2))
     assert torch.equal(winner, loser)
     assert (winner.sum(1) >= 1).all()
-    valid = generator.valid(FRAMES, 49)
+    valid = generator.parts.tokens.valid(FRAMES, 10)  # what is padding in every row is left out
     assert not (winner & ~valid).any()
     assert (ids.chunk(2)[0][~valid] == generator.model.pad_id).all()
     kept = valid & ~winner
-    assert torch.equal(ids.chunk(2)[0][kept], winners.x[..., 0][kept])
-    assert torch.equal(ids.chunk(2)[1][kept], losers.x[..., 0][kept])
+    assert torch.equal(ids.chunk(2)[0][kept], winners.x[:, :10, 0][kept])
+    assert torch.equal(ids.chunk(2)[1][kept], losers.x[:, :10, 0][kept])
 
 
 def test_times_are_uniform_and_several_of_a_row_are_spread(generator) -> None:
@@ -147,6 +153,96 @@ def test_every_online_method_tunes_the_base_transformer_alone(generator, method:
     assert any(p.grad is not None and p.grad.any() for p in generator.model.parameters())
     networks = (generator.parts.tokens.rvq, generator.parts.residual, algorithm.reference.model)
     assert all(p.grad is None for network in networks for p in network.parameters())
+
+
+def write_pairs(folder: Path, generator: MoMaskGenerator, **changes) -> PairStore:
+    """A pair for every motion, one token longer than its crop, as the generator draws it."""
+    keys = [
+        PairKey(key.clip, key.caption, length + 4)
+        for key, length in zip(KEYS, FRAMES.tolist(), strict=True)
+    ]
+    options = {"batch_size": 2, "num_candidates": 2, "reward": ["tmr"]}
+    index = PairIndex("tiny", KIT.feature_dim, options, keys)
+    index.write(folder)
+    draw = CandidateSampler(generator, FirstFeature(), 2)
+    for number, rows in enumerate((slice(0, 2), slice(2, 3))):
+        raw = Samples(random_motion(3, 44, KIT.feature_dim), FRAMES + 4)
+        condition = generator.encode_text(CAPTIONS)
+        drawn = draw(generator.encode(raw[rows]), CAPTIONS[rows], condition[rows], seeded(number))
+        write_shard(shard_path(folder, number), drawn)
+    return PairStore(folder)
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ONLINE])
+def test_fixed_pairs_keep_the_ids_that_were_drawn(generator, tmp_path, method: str) -> None:
+    store = write_pairs(tmp_path, generator)
+    given = PreferenceOptions(method=method, num_candidates=2)
+    algorithm = PreferenceAlgorithm(given, generator, FirstFeature(), store)
+    watch = Pairs(algorithm)
+    outcome = algorithm.step(raw_motions(), KEYS, seeded())
+    outcome.loss.mean().backward()
+    assert any(p.grad is not None and p.grad.any() for p in generator.model.parameters())
+    fixed = watch.seen[0][0]
+    for row, length in enumerate(FRAMES.tolist()):
+        worst = store.ids[row, 1, : length // 4].long()
+        assert torch.equal(fixed.unpreferred.x[row, : length // 4], worst)
+        assert (fixed.unpreferred.x[row, length // 4 :] == -1).all()
+    encoded_again = generator.encode(store.lookup(KEYS, raw_motions()).worst).x
+    assert not torch.equal(encoded_again, fixed.unpreferred.x), "a blunt test"
+
+
+def test_ids_that_the_model_lacks_are_refused(generator, tmp_path) -> None:
+    write_pairs(tmp_path, generator)
+    path = shard_path(tmp_path, 1)
+    content = load_file(path)
+    content["worst_ids"][0, 0, 1] = CODES
+    save_file(content, path)
+    with pytest.raises(UserError, match=r"ids from -1 to 12 of 3 layers, the model has 3 layers "):
+        check_token_pairs(generator, PairStore(tmp_path))
+    del content["worst_ids"]
+    save_file(content, path)
+    with pytest.raises(UserError, match="ids of tokens for 2 of 3 pairs"):
+        check_token_pairs(generator, PairStore(tmp_path))
+    for number in (0, 1):
+        content = load_file(shard_path(tmp_path, number))
+        kept = {k: v for k, v in content.items() if not k.endswith("_ids")}
+        save_file(kept, shard_path(tmp_path, number))
+    with pytest.raises(UserError, match="hold no ids of tokens"):
+        check_token_pairs(generator, PairStore(tmp_path))
+
+
+def test_options_of_tokens_reach_the_error(generator) -> None:
+    found = with_token_options(generator, PreferenceOptions(mask_samples=2, omega="elbo"))
+    assert (found.mask_samples, found.weighting) == (2, "elbo")
+    found = with_token_options(generator, PreferenceOptions())
+    assert (found.mask_samples, found.weighting) == (4, "constant")
+    for omega in ("elbo", "relative"):
+        tuned = with_token_options(generator, PreferenceOptions(omega=omega))
+        outcome = algorithm_of(tuned, omega=omega).step(raw_motions(), KEYS, seeded())
+        assert outcome.loss.isfinite().all()
+
+
+REFUSED = {
+    "omega": ({"omega": "snr"}, "--omega snr: hidden tokens have no signal-to-noise"),
+    "space": ({"similarity_space": "features"}, "--similarity_space features: the ids"),
+    "levels": ({"loser_min_t": 0.5}, "--loser_min_t: the masks of one pair"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_options_without_a_counterpart_are_refused(generator, name: str) -> None:
+    changes, message = REFUSED[name]
+    with pytest.raises(UserError, match=message):
+        with_token_options(generator, PreferenceOptions(**changes))
+
+
+def test_options_of_tokens_are_refused_for_diffusion() -> None:
+    diffusion = tiny_generator(KIT)
+    with pytest.raises(UserError, match="--mask_samples: this model is no model of tokens"):
+        with_token_options(diffusion, PreferenceOptions(mask_samples=1))
+    with pytest.raises(UserError, match="--omega elbo weighs the number of hidden tokens"):
+        with_token_options(diffusion, PreferenceOptions(omega="elbo"))
+    assert with_token_options(diffusion, PreferenceOptions(omega="snr")) is diffusion
 
 
 def test_an_untuned_policy_has_margin_0_and_loss_log_2(generator) -> None:

@@ -19,7 +19,7 @@ from model.momask.transformers import (
     Vocabulary,
 )
 from model.seam import Samples
-from model.text.encoders import BUILTIN_WIDTH
+from model.text.encoders import BuiltinEncoder
 from tests.model.tiny import random_motion, tiny_stats
 
 FEATURES = 35  # of a skeleton of three joints
@@ -77,12 +77,12 @@ def write_folders(root: Path, skeleton: Skeleton = KIT, **rvq_changes) -> Path:
     stats: Statistics = tiny_stats(skeleton)
     args = {"dataset_name": "kit", "text_encoder_type": "builtin"}
     save_tokens(root / "rvq", rvq, stats, args)
-    base = tiny_transformer(BaseTransformer, BUILTIN_WIDTH)
+    base = tiny_transformer(BaseTransformer, BuiltinEncoder.width)
     save_transformer(root / "base", base, "rvq", args)
-    residual = tiny_transformer(ResidualTransformer, BUILTIN_WIDTH)
+    residual = tiny_transformer(ResidualTransformer, BuiltinEncoder.width)
     save_transformer(root / "tres_small", residual, "rvq", args)
     lengths = root / "length_estimator" / "model" / LENGTHS.file
-    save_part(lengths, LENGTHS, LengthEstimator(BUILTIN_WIDTH))
+    save_part(lengths, LENGTHS, LengthEstimator(BuiltinEncoder.width))
     return root / "base"
 
 

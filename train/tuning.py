@@ -1,0 +1,61 @@
+"""What tuning a generator by a reward shares, whatever the method."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from data_loaders.humanml import MotionBatch, MotionDataset
+from model.seam import Generator, Samples
+from rewards.seam import Reward
+from train.data import fixed_batches
+from train.inspection import InspectionOptions
+from train.preference.pairs import Key
+from train.task import LoopOptions
+from utils.options import option, with_default
+
+
+@dataclass
+class TuningOptions(InspectionOptions):
+    model_path: str = option(
+        "save/humanml_enc_512_50steps/model000750000.pt",
+        "base checkpoint modelNNNNNNNNN.pt",
+        free="resume",
+    )
+    val_motions: int = option(128, "val captions generated per validation", minimum=8)
+    lr: float = with_default(LoopOptions, "lr", 1e-5)
+    lr_schedule: str = with_default(LoopOptions, "lr_schedule", "cosine")
+    num_steps: int = with_default(LoopOptions, "num_steps", 1000)
+    save_interval: int = with_default(LoopOptions, "save_interval", 500)
+    val_interval: int = with_default(LoopOptions, "val_interval", 100)
+
+
+def samples_of(batch: MotionBatch) -> tuple[Samples, list[Key]]:
+    """The raw motions of a batch, and what each of them is."""
+    keys = [Key(clip, text) for clip, text in zip(batch.names, batch.captions, strict=True)]
+    return Samples(batch.motion, batch.lengths), keys
+
+
+@torch.no_grad()
+def validation_reward(
+    policy: Generator,
+    reward: Reward,
+    data: MotionDataset,
+    *,
+    batch_size: int,
+    count: int,
+    seed: int,
+) -> dict[str, float]:
+    """Mean reward of motions generated for the first `count` captions, with fixed noise, and the
+    `score` that falls as it rises."""
+    rng = torch.Generator(policy.device).manual_seed(seed)
+    rewards: list[Tensor] = []
+    for batch in fixed_batches(data, batch_size):
+        raw, _ = samples_of(batch.to(policy.device))
+        condition = policy.encode_text(batch.captions)
+        generated = policy.sample(condition, policy.encode(raw, rng), rng)
+        rewards.append(reward.score(policy.decode(generated), batch.captions))
+        if sum(map(len, rewards)) >= count:
+            break
+    mean = float(torch.cat(rewards).mean())
+    return {"score": 1 - mean, "reward": mean}
