@@ -1,5 +1,5 @@
-# make setup | test | test-long | test-browser | test-mutants | demo | demo-full | reproduce | lint |
-# clean; each does its own set-up in .venv
+# make setup | test | test-long | test-browser | test-mutants | docs-check | demo | demo-full |
+# reproduce | lint | clean; each does its own set-up in .venv
 # make reproduce reruns docs/results.md on the embedded dataset, BENCHMARK=mocap BVH=folder on the
 # motion capture of docs/mocap.md, BENCHMARK=both on both; it says first how long that takes
 PYTHON ?= python3
@@ -10,7 +10,7 @@ BIN := .venv/bin
 INTERPRETER = $(or $(wildcard $(BIN)/python),$(PYTHON))
 SUITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
 
-.PHONY: setup test test-long test-browser test-mutants demo demo-full reproduce lint format clean
+.PHONY: setup test test-long test-browser test-mutants docs-check demo demo-full reproduce lint format clean
 
 setup: .venv/.up-to-date
 	@echo 'ready; for the commands of the README: source .venv/bin/activate'
@@ -41,6 +41,10 @@ test-long: lint
 test-browser: .venv/.up-to-date
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[browser]'
 	$(BIN)/python -m pytest -m browser
+
+# Every command and link of README.md and docs, and the page of results against its tables
+docs-check: .venv/.up-to-date
+	$(BIN)/python -m pytest tests/test_docs.py tests/eval/test_results_page.py
 
 lint: .venv/.up-to-date
 	$(BIN)/ruff check .
