@@ -259,7 +259,7 @@ def _load_stats(folder: Path, config: dict[str, Any]) -> Statistics:
     for place in places:
         if (place / "mean.pt").is_file():
             mean, std = load_tensors(place / "mean.pt"), load_tensors(place / "std.pt")
-            return Statistics("reward_stats", mean, std, STATS_EPS)
+            return Statistics("reward_stats", mean, std, STATS_EPS).checked(str(place))
     raise UserError(
         f"{folder}: no mean.pt and std.pt in {folder / 'stats'} or in {relative}; the reward "
         "normalises motions with its own statistics and cannot do without them"

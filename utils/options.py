@@ -18,8 +18,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NoReturn, TypeVar
 
-import yaml
-
+from utils.bounded import read_yaml
 from utils.commands import typed
 from utils.errors import UserError
 from utils.places import here_or_project
@@ -216,11 +215,7 @@ def _read_config(
     file = here_or_project(path)
     if not file.is_file():
         raise UserError(f"--config {path} does not exist")
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"--config {path} is not valid YAML ({reason})") from None
+    content = read_yaml(file, f"--config {path}") or {}
     if not isinstance(content, dict):
         raise UserError(f"--config {path} must hold `option: value` lines")
     unknown = [str(name) for name in content if name not in fields]

@@ -44,7 +44,7 @@ class DistilBertEncoder:
         from transformers import AutoModel, AutoTokenizer
 
         self.tokenizer = from_pretrained(AutoTokenizer, path, "DistilBERT")
-        self.model = from_pretrained(AutoModel, path, "DistilBERT").to(device).eval()
+        self.model = from_pretrained(AutoModel, path, "DistilBERT", weights=True).to(device).eval()
         self.model.requires_grad_(False)
         self.width: int = self.model.config.hidden_size
         self.max_tokens: int = self.model.config.max_position_embeddings
@@ -189,4 +189,4 @@ def _load_clip(path: str) -> tuple[Any, Any]:
     from transformers import CLIPTextModelWithProjection, CLIPTokenizerFast
 
     tokenizer = from_pretrained(CLIPTokenizerFast, path, "CLIP")
-    return tokenizer, from_pretrained(CLIPTextModelWithProjection, path, "CLIP")
+    return tokenizer, from_pretrained(CLIPTextModelWithProjection, path, "CLIP", weights=True)
