@@ -20,7 +20,7 @@ from utils.bounded import check_stored, read_npy
 from utils.errors import UserError
 from utils.owners import is_left_behind, own_name
 from utils.seals import JSON_KEY, check_seal, seal
-from utils.unpickle import DAMAGE
+from utils.unpickle import DAMAGE, refuse_expanded
 
 LOCK = "run.lock"  # of `utils.locks`, which is no output
 TEMPORARY = re.compile(r"\..+\.partial\.(.+\.\d+)-\w{8}(?:\.\w+)?")  # and whose it is
@@ -144,7 +144,9 @@ def load_tensors(path: str | Path, map_location: str | torch.device = "cpu") -> 
     try:
         check_seal(Path(path))
         check_stored(Path(path))
-        return torch.load(path, map_location=map_location, weights_only=True)
+        content = torch.load(path, map_location=map_location, weights_only=True)
+        refuse_expanded(content)
+        return content
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except pickle.UnpicklingError as error:

@@ -131,7 +131,9 @@ def load_tensors_only(path: str | Path) -> Any:
     check_stored(Path(path))
     reader = SimpleNamespace(__name__="tensors", Unpickler=TensorUnpickler)
     try:
-        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=reader)
+        content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=reader)
+        refuse_expanded(content)
+        return content
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} carries code, or is damaged, and is not loaded ({error}); do not use it"
@@ -139,6 +141,24 @@ def load_tensors_only(path: str | Path) -> Any:
     except DAMAGE as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is damaged, fetch it again ({reason})") from None
+
+
+def refuse_expanded(content: Any) -> None:
+    """Raises ValueError for a tensor that is larger than the numbers it stands on: one number can
+    announce a terabyte, which the next copy would take."""
+    waiting, seen = [content], set()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if torch.is_tensor(value):
+            if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+                raise ValueError(f"a tensor of shape {list(value.shape)} repeats its numbers")
+        elif isinstance(value, Mapping):
+            waiting += value.values()
+        elif isinstance(value, (list, tuple)):
+            waiting += value
 
 
 def is_torchscript(path: Path) -> bool:

@@ -148,7 +148,7 @@ def test_yaml_aliases_are_refused(tmp_path) -> None:
         lines.append(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]")
     path = tmp_path / "x.yaml"
     path.write_text("\n".join(lines))
-    with little_memory(), pytest.raises(UserError, match="here is not valid YAML .*alias"):
+    with little_memory(), pytest.raises(UserError, match=r"here is not valid YAML .*alias"):
         read_yaml(path, "here")
 
 
