@@ -19,6 +19,7 @@ from eval.protocol import Figures
 from model.export import Options as ExportOptions
 from model.export import export
 from model.families import load_generator
+from model.latent.checkpoints import load_denoiser, load_vae, read_settings, read_weights
 from model.text.openai_clip import BPE_FILE, CLIP_FILE, read_state_dict, write_tokenizer_files
 from prepare.bvh.caption_table import read_caption_table
 from prepare.bvh.convert import ClipOptions, Job, convert_file
@@ -145,6 +146,13 @@ def write_latent(folder: Path) -> None:
     write_upstream(folder / "mld.ckpt", tiny_vae(), tiny_denoiser())
 
 
+def read_latent(folder: Path) -> None:
+    weights = read_weights(folder / "mld.ckpt")
+    settings = read_settings(weights, {})
+    load_vae(weights, settings)
+    load_denoiser(weights, settings)
+
+
 def read_evaluators(folder: Path) -> object:
     files = EvaluatorFiles.find("tiny", folder, str(folder / "t2m"), str(folder / "glove"))
     return CoEmbedder.load(files, torch.device("cpu"))
@@ -207,7 +215,7 @@ TARGETS = {
         write_model, load_generator, ("args.json", "best.json", "stats.npz", "model000000007.pt")
     ),
     "exported": Target(write_exported, load_generator, ("model000000007.safetensors",)),
-    "latent": Target(write_latent, lambda f: load_generator(f / "mld.ckpt"), ("mld.ckpt",)),
+    "latent": Target(write_latent, read_latent, ("mld.ckpt",)),
     "momask": Target(
         write_folders,
         lambda f: load_generator(f / "base"),
