@@ -17,10 +17,15 @@ MEMORY = re.compile(
 CUT_OFF = re.compile(r"unexpected pos|file write failed|requested and \d+ written")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    told = isinstance(error, RuntimeError) and MEMORY.search(str(error)) is not None
+    return isinstance(error, MemoryError) or told
+
+
 def trouble(error: BaseException) -> str:
     """What happened and what to do, in one line; nothing where the program is to blame."""
     text = " ".join(str(error).split())
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and MEMORY.search(text)):
+    if is_out_of_memory(error):
         advice = "lower the batch size or the sizes of the network, or free some"
         return f"out of memory ({text[:100] or 'no more can be had'}); {advice}"
     cause: BaseException | None = error

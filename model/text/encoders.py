@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data_loaders.captions import MAX_CHARACTERS
 from model.text.condition import Condition, TextEncoder, pad_tokens, pooled_condition
 from model.text.openai_clip import CLIP_FILE, load_openai_clip
 from model.text.pretrained import from_pretrained
@@ -142,6 +143,10 @@ class CachedTextEncoder:
         self._tokens: dict[str, Tensor] = {}
 
     def encode(self, captions: list[str]) -> Condition:
+        """Raises UserError for a caption that would take gigabytes, as attention does."""
+        longest = max(map(len, captions), default=0)
+        if longest > MAX_CHARACTERS:
+            raise UserError(f"a caption has {longest} characters; shorten it to {MAX_CHARACTERS}")
         missing = [c for c in dict.fromkeys(captions) if c not in self._tokens]
         for start in range(0, len(missing), self.batch_size):
             part = missing[start : start + self.batch_size]

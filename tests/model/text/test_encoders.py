@@ -161,6 +161,11 @@ def test_what_was_cached_before_changes_no_bit(kind: str, bert_folder: str) -> N
     assert torch.equal(unbroken.encode(captions).tokens, resumed.encode(captions).tokens)
 
 
+def test_a_caption_of_ten_megabytes_is_refused() -> None:
+    with pytest.raises(UserError, match="10000000 characters; shorten it"):
+        CachedTextEncoder(Counting()).encode(["a person walks", "a" * 10_000_000])
+
+
 def test_the_cache_keeps_order_and_drops_old_padding() -> None:
     cached = CachedTextEncoder(Counting(), batch_size=2)
     cached.encode(["a b c d e", "a", "a b"])
