@@ -186,3 +186,11 @@ def test_steps_of_the_solver_leave_their_places_only_for_one_another(name: str, 
     for i, step in enumerate(kept):
         follows = i > 0 and step == kept[i - 1] + 1 and step > nearest[i]
         assert step == nearest[i] or follows or step == 50 - count + i < nearest[i]
+
+
+@pytest.mark.parametrize("steps", [2, 3, 50])
+def test_the_log_variance_of_the_last_step_is_that_of_the_one_before(steps: int) -> None:
+    """Its own would be the log of 0."""
+    found = make_schedule("cosine", steps).posterior_log_variance
+    assert found[0] == found[1]
+    assert torch.isfinite(found).all()
