@@ -31,10 +31,10 @@ test-mutants: .venv/.up-to-date
 test: lint
 	$(BIN)/python -m pytest
 
-# Every test, and KILLS kills of whole commands, whose ends must equal those of undisturbed ones
+# Every test, 100,000 fuzzed files among them, and KILLS kills of whole commands, whose ends must equal those of undisturbed ones
 KILLS ?= 200
 test-long: lint
-	$(BIN)/python -m pytest -m 'slow or not slow'
+	$(BIN)/python -m pytest -m 'not browser'
 	folder=$$(mktemp -d) && $(BIN)/python -m tests.kills --kills $(KILLS) --folder $$folder && rm -r $$folder
 
 # The viewer in a headless Chromium, which has to be there: apt-get install chromium
