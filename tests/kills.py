@@ -40,10 +40,14 @@ KILLS_IN_A_ROW = 3
 WORLD = 2
 
 
+NAMES = ("loop", "train_mdm", "train_tmr", "train_sopo", "train_sopo2", "pairs")
+
+
 @dataclass
 class Options:
     kills: int = option(20, "kills over all commands", minimum=1)
     folder: str = option("", "an empty folder to work in", required=True)
+    commands: list[str] = option([], "of which commands; none = all", choices=NAMES)
     seed: int = option(0, "of commands, instants and boundaries", minimum=0)
 
 
@@ -233,8 +237,8 @@ def survive(command: Command, folder: Path, kills: Sequence[Kill], reference: Pa
     return hit
 
 
-def make_workspace(root: Path) -> Workspace:
-    """Dataset, base model and reward, made in processes of their own."""
+def make_workspace(root: Path, fit: bool) -> Workspace:
+    """Dataset, base model and reward, made in a process of their own; without `fit` only names."""
     data = root / "data"
     space = Workspace(data, root / "base" / "model000000002.pt", root / "reward")
 
@@ -245,13 +249,13 @@ def make_workspace(root: Path) -> Workspace:
         space.run("train_mdm", space.base.parent, "--use_ema")
         space.run("train_tmr", space.reward)
 
-    if os.waitpid(fork(build, root / "workspace.log", lambda number: None), 0)[1]:
+    if fit and os.waitpid(fork(build, root / "workspace.log", lambda number: None), 0)[1]:
         raise UserError(f"the models of the test could not be made; see {root / 'workspace.log'}")
     return space
 
 
 def commands(space: Workspace, root: Path) -> list[Command]:
-    """Trainings that save often, generated pairs, and a training of two processes."""
+    """The bare loop, trainings that save often, one of two processes, and generated pairs."""
     intervals = {"num_steps": 4, "val_interval": 2, "save_interval": 3, "autosave_minutes": 1e-9}
     often = [word for name, value in intervals.items() for word in (f"--{name}", str(value))]
 
@@ -266,7 +270,10 @@ def commands(space: Workspace, root: Path) -> list[Command]:
     pairs = ["--num_captions", "24", "--batch_size", "4", "--device", "cpu"]
     sources = ["--model_path", str(space.base), "--reward_path", str(space.reward)]
     data = ["--dataset", "tiny", "--data_dir", str(space.data)]
+    loop = {"lr": 0.05, "device": "cpu", "train_platform_type": "NoPlatform", "log_interval": 2}
+    bare = [word for name, value in loop.items() for word in (f"--{name}", str(value))]
     return [
+        Command("loop", "tests.train.regression", [*bare, *often, "--num_steps", "12"]),
         training("train_mdm", "--use_ema"),
         training("train_tmr"),
         training("train_sopo", *quantile),
@@ -281,9 +288,10 @@ def campaign(options: Options) -> int:
     root.mkdir(parents=True, exist_ok=True)
     if any(root.iterdir()):
         raise UserError(f"--folder {root} is not empty; name another")
-    space, begun = make_workspace(root), time.monotonic()
+    chosen = options.commands or NAMES
+    space, begun = make_workspace(root, fit=set(chosen) != {"loop"}), time.monotonic()
     known: list[tuple[Command, float, int]] = []
-    for command in commands(space, root):
+    for command in [command for command in commands(space, root) if command.name in chosen]:
         reference, log = root / command.name, root / f"{command.name}.log"
         moment = time.monotonic()
         if any(run(command, reference, log)):
