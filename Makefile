@@ -21,7 +21,7 @@ setup: .venv/.up-to-date
 	        '$(if $(wildcard .venv),rm -r .venv; )make setup PYTHON=python3.12' >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 	@echo 'installing the packages of constraints.txt into .venv: minutes, as torch is large'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[vis,trackers,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[vis,trackers,export,smpl,wordllama,lora,dev]'
 	touch $@
 
 # Changes the modules of tests/mutants.py in one place at a time: hours; MODULE=FILE for one of them
@@ -31,7 +31,8 @@ test-mutants: .venv/.up-to-date
 test: lint
 	$(BIN)/python -m pytest
 
-# Every test, 100,000 fuzzed files among them, and KILLS kills of whole commands, whose ends must equal those of undisturbed ones
+# Every test, 100,000 fuzzed files among them, and KILLS kills of whole commands, whose ends must
+# equal those of undisturbed ones
 KILLS ?= 200
 test-long: lint
 	$(BIN)/python -m pytest -m 'not browser'
