@@ -12,6 +12,7 @@ takes no time; it must not compute anything itself.
 
 from utils.start import entry_point
 
+import math
 import os
 import random
 import resource
@@ -36,6 +37,7 @@ from utils.options import option, parse_options
 # Every change of the disk that another process could see goes through one of these.
 OPERATIONS = ("replace", "rename", "unlink", "remove", "rmdir", "symlink", "fsync", "mkdir")
 PATIENCE = 600.0  # seconds that a command may take; a process that is left alone must end, too
+LAUNCHER = 30.0  # seconds after which a launcher stops what waits for a process that never came
 KILLS_IN_A_ROW = 3
 WORLD = 2
 
@@ -151,6 +153,7 @@ def run(command: Command, folder: Path, log: Path, kill: Kill | None = None) -> 
     begun = time.monotonic()
     children = start(command, folder, log, kill, log.with_suffix(".count"))
     ended: dict[int, int] = {}
+    failed = math.inf  # when a process failed
     sent = kill is None or kill.kind == "boundary"
     while len(ended) < len(children):
         time.sleep(0.002)
@@ -164,6 +167,11 @@ def run(command: Command, folder: Path, log: Path, kill: Kill | None = None) -> 
             found, status = os.waitpid(child, os.WNOHANG)
             if found:
                 ended[child] = os.waitstatus_to_exitcode(status)
+                failed = passed if ended[child] else failed
+        if passed - failed > LAUNCHER:
+            failed = math.inf
+            for child in set(children) - set(ended):
+                os.kill(child, signal.SIGTERM)
         if passed > PATIENCE:
             for child in set(children) - set(ended):
                 os.kill(child, signal.SIGKILL)
