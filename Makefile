@@ -1,5 +1,5 @@
-# make setup | test | test-long | test-browser | test-mutants | demo | demo-full | reproduce | lint |
-# clean; each does its own set-up in .venv
+# make setup | test | test-long | test-browser | test-mutants | docs-check | demo | demo-full |
+# reproduce | lint | clean; each does its own set-up in .venv
 # make reproduce reruns docs/results.md on the embedded dataset, BENCHMARK=mocap BVH=folder on the
 # motion capture of docs/mocap.md, BENCHMARK=both on both; it says first how long that takes
 PYTHON ?= python3
@@ -10,7 +10,7 @@ BIN := .venv/bin
 INTERPRETER = $(or $(wildcard $(BIN)/python),$(PYTHON))
 SUITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
 
-.PHONY: setup test test-long test-browser test-mutants demo demo-full reproduce lint format clean
+.PHONY: setup test test-long test-browser test-mutants docs-check demo demo-full reproduce lint format clean
 
 setup: .venv/.up-to-date
 	@echo 'ready; for the commands of the README: source .venv/bin/activate'
@@ -21,7 +21,7 @@ setup: .venv/.up-to-date
 	        '$(if $(wildcard .venv),rm -r .venv; )make setup PYTHON=python3.12' >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 	@echo 'installing the packages of constraints.txt into .venv: minutes, as torch is large'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[vis,trackers,images,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[vis,trackers,images,export,smpl,wordllama,lora,dev]'
 	touch $@
 
 # Changes the modules of tests/mutants.py in one place at a time: hours; MODULE=FILE for one of them
@@ -31,16 +31,21 @@ test-mutants: .venv/.up-to-date
 test: lint
 	$(BIN)/python -m pytest
 
-# Every test, and KILLS kills of whole commands, whose ends must equal those of undisturbed ones
+# Every test, 100,000 fuzzed files among them, and KILLS kills of whole commands, whose ends must
+# equal those of undisturbed ones
 KILLS ?= 200
 test-long: lint
-	$(BIN)/python -m pytest -m 'slow or not slow'
+	$(BIN)/python -m pytest -m 'not browser'
 	folder=$$(mktemp -d) && $(BIN)/python -m tests.kills --kills $(KILLS) --folder $$folder && rm -r $$folder
 
 # The viewer in a headless Chromium, which has to be there: apt-get install chromium
 test-browser: .venv/.up-to-date
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[browser]'
 	$(BIN)/python -m pytest -m browser
+
+# Every command and link of README.md and docs, and the page of results against its tables
+docs-check: .venv/.up-to-date
+	$(BIN)/python -m pytest tests/test_docs.py tests/eval/test_results_page.py
 
 lint: .venv/.up-to-date
 	$(BIN)/ruff check .

@@ -61,9 +61,14 @@ class Annotations:
                 name: ClipNote(note["family"], note.get("labels", {}))
                 for name, note in content["clips"].items()
             }
+            texts = [n.meaning for n in captions.values()] + [n.family for n in clips.values()]
+            if not all(isinstance(text, str) for text in texts):
+                raise TypeError("a meaning or a family is no text")
+            if not all(isinstance(note.labels, dict) for note in clips.values()):
+                raise TypeError("labels are no dictionary")
+            unknown = {f.kind for n in captions.values() for f in n.facts} - set(FACT_CHECKS)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path} is malformed ({type(error).__name__}: {error})") from None
-        unknown = {f.kind for n in captions.values() for f in n.facts} - set(FACT_CHECKS)
         if unknown:
             raise UserError(f"{path} states facts of unknown kind: {', '.join(sorted(unknown))}")
         return Annotations(captions, clips)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 MAX_TOKENS = 20  # the evaluators read sos + 20 tokens + eos
+MAX_CHARACTERS = 1000  # of a caption; text encoders read some dozens of words
+MAX_SECONDS = 1e6  # of a time in a clip: 11 days
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,11 @@ def parse_caption_line(line: str) -> Caption:
     text, tokens = fields[0].strip(), tuple(fields[1].split())
     if not text:
         raise ValueError("the caption is empty")
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"the caption is longer than {MAX_CHARACTERS} characters")
     start, end = (0.0 if math.isnan(float(t)) else float(t) for t in fields[2:])
     for time in (start, end):
-        if not 0 <= time < math.inf:
+        if not 0 <= time <= MAX_SECONDS:
             raise ValueError(f"{time} s is not a time in a clip")
     return Caption(text, tokens, start, end)
 

@@ -57,6 +57,10 @@ class Fact:
     kind: str
     value: Value
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.kind, str) or not isinstance(self.value, (str, int, float)):
+            raise TypeError(f"a fact is a kind and a word or number, not {self.kind}, {self.value}")
+
 
 @dataclass(frozen=True)
 class Measurements:

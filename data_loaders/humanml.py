@@ -21,7 +21,7 @@ from data_loaders.normalizer import Statistics, plain_statistics
 from data_loaders.packing import PackedClips, load_packed
 from data_loaders.skeleton import HUMANML, KIT, SKELETONS, Skeleton, skeleton_for_dim
 from utils.errors import UserError
-from utils.files import read_json
+from utils.files import read_object
 from utils.masks import zero_padding
 from utils.options import option
 from utils.places import here_or_project
@@ -111,8 +111,8 @@ def _skeleton(name: str, path: Path) -> Skeleton:
     if name == "humanml":
         return HUMANML
     if (path / "dataset.json").is_file():
-        stated = read_json(path / "dataset.json").get("skeleton", "")
-        if stated not in SKELETONS:
+        stated = read_object(path / "dataset.json").get("skeleton", "")
+        if not isinstance(stated, str) or stated not in SKELETONS:
             raise UserError(f"{path / 'dataset.json'}: skeleton {stated!r} is unknown")
         return SKELETONS[stated]
     stats = Statistics.load(path / "Mean.npy", path / "Std.npy", "dataset_stats")
@@ -178,16 +178,18 @@ def open_dataset(
     *,
     random_items: bool = True,
     phrasings: str = "all",
+    rebuild_cache: bool = False,
 ) -> MotionDataset:
     """Open one split.
 
     random_items: draw captions, lengths and crops at random; else take the first caption and the
     longest length from the start. phrasings: ``all``, or only the ``even`` or ``odd`` captions of
-    each clip (the only one where there is one). Prints one summary of clips left out.
+    each clip (the only one where there is one). rebuild_cache: trust no packed form of the files
+    that is there. Prints one summary of clips left out.
     Raises UserError for a missing folder or split, or when no clip is usable.
     """
     folder = resolve_dataset(name, data_dir)
-    packed = load_packed(folder.path, folder.skeleton.feature_dim)
+    packed = load_packed(folder.path, folder.skeleton.feature_dim, rebuild_cache)
     ids = _split_ids(folder, split)
     entries, skipped = build_entries(packed, ids, folder.skeleton)
     _report_skipped(folder, split, skipped)
@@ -213,7 +215,11 @@ def _split_ids(folder: DatasetFolder, split: str) -> list[str]:
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in folder.path.glob("*.txt"))) or "none"
         raise UserError(f"dataset {folder.name}: {path} does not exist (splits there: {there})")
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no readable list of names in UTF-8 ({error})") from None
+    return [line.strip() for line in lines if line.strip()]
 
 
 def build_entries(

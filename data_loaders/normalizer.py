@@ -15,9 +15,12 @@ from torch import Tensor
 
 from data_loaders.features import feature_slices
 from data_loaders.skeleton import Skeleton
+from utils.bounded import read_npz
 from utils.errors import UserError
 from utils.files import atomic_write, read_array
 from utils.seals import check_seal
+
+MAX_BYTES = 2**20  # of one vector: 100,000 features
 
 
 @dataclass(frozen=True)
@@ -62,21 +65,34 @@ class Statistics:
         """What `save_together` wrote. Raises UserError when the file is damaged."""
         try:
             check_seal(path)
-            with np.load(path, allow_pickle=False) as file:
-                mean, std = torch.from_numpy(file["mean"]), torch.from_numpy(file["std"])
+            found = read_npz(path, ("mean", "std"), MAX_BYTES)
         except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
             raise UserError(f"{path} is damaged ({error}); copy it from the run again") from None
-        return Statistics(name, mean, std)
+        mean, std = (torch.from_numpy(found[key]) for key in ("mean", "std"))
+        return Statistics(name, mean, std).checked(str(path))
 
     @staticmethod
     def load(mean_path: Path, std_path: Path, name: str, eps: float = 0.0) -> "Statistics":
         """Raises UserError when a file is missing, of another shape, or not finite."""
         mean, std = _load_vector(mean_path), _load_vector(std_path)
-        if mean.shape != std.shape:
-            raise UserError(f"{mean_path} and {std_path} hold vectors of different length")
-        if not (std > 0).all():
-            raise UserError(f"{std_path} holds a standard deviation that is not positive")
-        return Statistics(name, mean, std, eps)
+        return Statistics(name, mean, std, eps).checked(f"{mean_path} and {std_path}")
+
+    def checked(self, where: str) -> "Statistics":
+        """These statistics, where they can normalise anything.
+
+        Raises UserError, which begins with `where`, unless mean and deviation are finite vectors of
+        one length and the deviation is positive.
+        """
+        for what, value in (("mean", self.mean), ("standard deviation", self.std)):
+            if not torch.is_tensor(value) or value.dim() != 1 or not value.is_floating_point():
+                raise UserError(f"{where}: the {what} is no vector of numbers")
+            if not value.isfinite().all():
+                raise UserError(f"{where}: the {what} holds NaN or infinity")
+        if self.mean.shape != self.std.shape:
+            raise UserError(f"{where} hold vectors of different length")
+        if not (self.std > 0).all():
+            raise UserError(f"{where}: a standard deviation is not positive")
+        return self
 
 
 def convert(x: Tensor, source: Statistics, target: Statistics) -> Tensor:
@@ -132,4 +148,7 @@ def _load_vector(path: Path) -> Tensor:
         raise UserError(f"{path} is not a readable .npy file ({error})") from None
     if values.ndim != 1 or not np.isfinite(values).all():
         raise UserError(f"{path} must hold one finite vector, found shape {values.shape}")
-    return torch.from_numpy(np.ascontiguousarray(values))
+    try:
+        return torch.from_numpy(np.ascontiguousarray(values))
+    except TypeError:
+        raise UserError(f"{path} holds {values.dtype}, which is no number type here") from None

@@ -1,12 +1,15 @@
 """A dataset folder packed into one memory-mapped file, so that a start costs seconds.
 
 The file holds all readable clips of ``new_joint_vecs`` one after the other, and the caption files.
-It remembers name, size and time of every source file and is rebuilt when one of them changed.
+It remembers name, size and times of every source file and is rebuilt when one of them changed. The
+time of the last change of an inode cannot be set back, so a clip that was replaced by one of the
+same size and date is found as well. Its own content is checked by a digest whenever it is opened.
 """
 
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +23,10 @@ from tqdm import tqdm
 
 from utils.errors import UserError
 from utils.files import atomic_write, read_array
+from utils.unpickle import DAMAGE
 
-FORMAT = "1"
+FORMAT = "2"
+CAPTION_BYTES = 2**20  # of one caption file
 
 
 @dataclass(frozen=True)
@@ -35,14 +40,17 @@ class PackedClips:
     problems: dict[str, str]
 
 
-def load_packed(folder: Path, feature_dim: int) -> PackedClips:
-    """The packed form of `folder`, built on first use and after a change of its files."""
-    digest = _digest(folder, feature_dim)
-    for path in _cache_paths(folder):
-        packed = _read(path, digest)
+def load_packed(folder: Path, feature_dim: int, rebuild: bool = False) -> PackedClips:
+    """The packed form of `folder`, built on first use, after a change of its files, and where a
+    cache is damaged or not to be trusted; `rebuild`: in any case."""
+    key = _key(folder, feature_dim)
+    for path in [] if rebuild else _cache_paths(folder):
+        packed = _read(path, key, feature_dim) if _is_trusted(path, folder) else None
         if packed is not None:
             return packed
-    return _build(folder, feature_dim, digest)
+    packed = _build(folder, feature_dim)
+    _write(folder, packed, key)
+    return packed
 
 
 def _cache_paths(folder: Path) -> list[Path]:
@@ -54,34 +62,67 @@ def _cache_paths(folder: Path) -> list[Path]:
     ]
 
 
-def _digest(folder: Path, feature_dim: int) -> str:
+def _is_trusted(path: Path, folder: Path) -> bool:
+    """Is a cache written by us, or by whoever owns the data it is made of?
+
+    The temporary folder is everybody's: a cache there, and the folder it lies in, must be ours.
+    """
+    if path.parent == folder:
+        owners = {os.getuid(), 0, folder.stat().st_uid}
+        return path.is_file() and path.stat().st_uid in owners
+    return path.is_file() and _is_private(path.parent) and path.lstat().st_uid == os.getuid()
+
+
+def _is_private(folder: Path) -> bool:
+    """A folder of our own, no link to another, into which nobody else can write."""
+    state = folder.lstat()
+    own = stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid()
+    return own and not state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _key(folder: Path, feature_dim: int) -> str:
     """Of the names, sizes and times of all source files (one directory scan each)."""
     digest = hashlib.sha256(f"{FORMAT} {feature_dim}".encode())
     for part in ("new_joint_vecs", "texts"):
         if not (folder / part).is_dir():
             raise UserError(f"{folder / part} does not exist; it should hold the dataset's files")
         with os.scandir(folder / part) as files:
-            found = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files)
+            found = sorted((file.name, *_identity(file.stat())) for file in files)
         digest.update(repr(found).encode())
     return digest.hexdigest()
 
 
-def _read(path: Path, digest: str) -> PackedClips | None:
-    """The cache, or None when there is none or it is of other sources."""
+def _identity(state: os.stat_result) -> tuple[int, int, int]:
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
+def _read(path: Path, key: str, feature_dim: int) -> PackedClips | None:
+    """The cache; None when it is of other sources, and after a warning when it is damaged."""
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-            if metadata.get("digest") != digest:
+            metadata = file.metadata() or {}
+            if metadata.get("key") != key:
                 return None
-            index = json.loads(metadata["index"])
-            rows = file.get_tensor("rows")
-    except (OSError, SafetensorError):
+            rows, index = file.get_tensor("rows"), metadata["index"]
+        if rows.dtype != torch.float32 or rows.dim() != 2 or rows.shape[1] != feature_dim:
+            raise ValueError("its rows are of another shape")
+        if metadata["digest"] != _digest(rows, index):
+            raise ValueError("its digest differs")
+        content = json.loads(index)
+        spans = {name: (start, length) for name, start, length in content["spans"]}
+        return PackedClips(rows, spans, content["texts"], content["problems"])
+    except (*DAMAGE, SafetensorError) as error:
+        print(f"warning: {path} is damaged ({error}) and is made anew")
         return None
-    spans = {name: (start, length) for name, start, length in index["spans"]}
-    return PackedClips(rows, spans, index["texts"], index["problems"])
 
 
-def _build(folder: Path, feature_dim: int, digest: str) -> PackedClips:
+def _digest(rows: Tensor, index: str) -> str:
+    digest = hashlib.sha256(index.encode())
+    digest.update(memoryview(rows.numpy()).cast("B") if rows.numel() else b"")
+    return digest.hexdigest()
+
+
+def _build(folder: Path, feature_dim: int) -> PackedClips:
     clips: list[np.ndarray] = []
     spans: dict[str, tuple[int, int]] = {}
     problems: dict[str, str] = {}
@@ -97,14 +138,25 @@ def _build(folder: Path, feature_dim: int, digest: str) -> PackedClips:
         start += len(motion)
     texts = {}
     for path in sorted((folder / "texts").glob("*.txt")):
-        try:
-            texts[path.stem] = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            problems.setdefault(path.stem, "caption file is not UTF-8")
+        text, problem = _read_captions(path)
+        if problem:
+            problems.setdefault(path.stem, problem)
+        else:
+            texts[path.stem] = text
     rows = np.concatenate(clips) if clips else np.zeros((0, feature_dim), np.float32)
-    packed = PackedClips(torch.from_numpy(rows), spans, texts, problems)
-    _write(folder, packed, digest)
-    return packed
+    return PackedClips(torch.from_numpy(rows), spans, texts, problems)
+
+
+def _read_captions(path: Path) -> tuple[str, str]:
+    """The text of a caption file, or the reason why it cannot be used."""
+    try:
+        if path.stat().st_size > CAPTION_BYTES:
+            return "", f"caption file larger than {CAPTION_BYTES >> 20} MB"
+        return path.read_text(encoding="utf-8"), ""
+    except UnicodeDecodeError:
+        return "", "caption file is not UTF-8"
+    except OSError:
+        return "", "unreadable caption file"
 
 
 def _read_clip(path: Path, feature_dim: int) -> np.ndarray | str:
@@ -126,17 +178,25 @@ def _read_clip(path: Path, feature_dim: int) -> np.ndarray | str:
     return motion
 
 
-def _write(folder: Path, packed: PackedClips, digest: str) -> None:
-    index = {
+def _write(folder: Path, packed: PackedClips, key: str) -> None:
+    """Keep it for the next start, where there is a place; a full disk ends no run."""
+    content = {
         "spans": [[name, *span] for name, span in packed.spans.items()],
         "texts": packed.texts,
         "problems": packed.problems,
     }
-    metadata = {"digest": digest, "index": json.dumps(index)}
+    index = json.dumps(content)
+    metadata = {"key": key, "digest": _digest(packed.rows, index), "index": index}
+    reasons = []
     for path in _cache_paths(folder):
         try:
+            if path.parent != folder:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if not _is_private(path.parent):
+                    raise OSError(f"{path.parent} is not ours alone")
             with atomic_write(path) as temporary:
                 save_file({"rows": packed.rows}, temporary, metadata)
             return
-        except OSError:  # a read-only dataset folder: try the next place
-            continue
+        except (OSError, SafetensorError, UserError) as error:  # a read-only folder, a full disk
+            reasons.append(" ".join(str(error).split()))
+    print(f"warning: {folder.name} is packed anew at every start ({'; '.join(reasons)})")

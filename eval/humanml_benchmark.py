@@ -29,7 +29,7 @@ from eval.protocol import (
 from eval.results_table import STYLES, Setting, format_table, rows_of
 from eval.split_embeddings import SplitEmbeddings
 from model.checkpoint_files import find_checkpoint, label_of, read_model_args, run_folder
-from model.families import GeneratorOptions, usual_guidance
+from model.families import MDM_GUIDANCE, GeneratorOptions, usual_guidance
 from model.seam import MotionGenerator, Samples
 from rewards.best_of import BestOfOptions
 from rewards.co_embedding import READ_BEYOND, CoEmbedder, EvaluatorFiles
@@ -226,13 +226,20 @@ def _broken(embedded: Tensor, prompts: Prompts) -> list[str]:
     return [name for name, good in zip(prompts.names, finite, strict=True) if not good]
 
 
-def log_path(options: Options) -> Path:
-    """Upstream's name; a sampler or split that upstream does not have is appended."""
-    model_path = find_checkpoint(options.model_path).resolve()
+def log_path(options: Options, like: Path | None = None) -> Path:
+    """Upstream's name; a sampler or split that upstream does not have is appended.
+
+    like: a model of the same family, where the one to be judged is yet to be trained.
+    """
+    model_path = Path(options.model_path)
+    if model_path.exists():
+        model_path = like = find_checkpoint(model_path)
+    model_path = model_path.resolve()
     folder = run_folder(model_path)
     name = f"eval_humanml_{folder.name}_{label_of(model_path)}"
     guidance = options.guidance_param
-    guidance = usual_guidance(model_path) if guidance is None else guidance
+    if guidance is None:
+        guidance = usual_guidance(like) if like and like.exists() else MDM_GUIDANCE
     if guidance != 1:
         name += f"_gscale{guidance}"
     name += f"_{options.eval_mode}"
@@ -348,6 +355,8 @@ def evaluate(options: Options) -> Path:
         )
     prepared = prepare_evaluation(options)
     fixed = fixed_options(options, resumed=True)
+    if options.best_of > 1:  # here the reward chooses the motions, and is not only shown
+        fixed["reward_path"] = options.reward_path
     progress = Progress(path, fixed | asdict(prepared.setting))
     replications = run_logged(prepared, progress, options.resume)
     evaluation, quality = prepared.evaluation, {}

@@ -5,7 +5,8 @@ from typing import Any, Protocol
 
 from eval.protocol import Figures, Replication
 from utils.errors import UserError
-from utils.files import read_json, write_json, write_text
+from utils.files import read_object, write_json, write_text
+from utils.unpickle import DAMAGE
 
 
 class RandomState(Protocol):
@@ -49,17 +50,29 @@ class Progress:
             results = self.log.with_suffix(".json")
             reason = f"{results} is finished" if results.exists() else f"no {self.path}"
             raise UserError(f"--resume: nothing to go on with ({reason}); run without --resume")
-        content = read_json(self.path)
-        stored = content["options"]
+        content = read_object(self.path)
+        stored = content.get("options")
+        if not isinstance(stored, dict):
+            raise self._damaged("it lacks the options")
         changed = [name for name, value in self.options.items() if stored.get(name) != value]
         if changed:
             raise UserError(
                 f"--resume: {self.path} is of other options ({', '.join(changed)} differ); "
                 "use the same ones, or start again with --overwrite"
             )
-        write_text(self.log, content["log"])
-        draws.load_state(content["state"])
-        return [
-            {name: Figures.from_json(row) for name, row in replication.items()}
-            for replication in content["replications"]
-        ]
+        try:
+            log = str(content["log"])
+            draws.load_state(content["state"])
+            replications = [
+                {name: Figures.from_json(row) for name, row in replication.items()}
+                for replication in content["replications"]
+            ]
+        except DAMAGE as error:
+            raise self._damaged(f"{type(error).__name__}: {error}") from None
+        write_text(self.log, log)
+        return replications
+
+    def _damaged(self, reason: str) -> UserError:
+        return UserError(
+            f"--resume: {self.path} is damaged ({reason}); start again with --overwrite"
+        )

@@ -14,7 +14,7 @@ from data_loaders.normalizer import Statistics
 from model.momask.options_file import BASE_FILE, published_args, published_folder
 from model.single_file import is_single_file, read_single_args, read_single_stats
 from utils.errors import UserError
-from utils.files import read_json
+from utils.files import read_object
 
 CHECKPOINT_NAME = r"model(\d+)\.(pt|safetensors)"
 LIGHTNING = ".ckpt"  # of published latent diffusion models
@@ -62,9 +62,8 @@ def find_checkpoint(model_path: str | Path) -> Path:
 def _checkpoint_in(folder: Path) -> Path:
     best = folder / "best.json"
     if best.is_file():
-        stated = read_json(best)
-        name = Path(str(stated.get("path", "") if isinstance(stated, dict) else "")).name
-        if name and (folder / name).is_file():
+        name = str(read_object(best).get("path", ""))
+        if re.fullmatch(CHECKPOINT_NAME, name) and (folder / name).is_file():
             return folder / name
     found = sorted(p for p in folder.iterdir() if re.fullmatch(CHECKPOINT_NAME, p.name))
     if not found:
@@ -86,7 +85,7 @@ def read_model_args(model_path: str | Path) -> dict[str, Any]:
     if is_single_file(model_path):
         args = read_single_args(model_path)
     elif path.is_file():
-        args = read_json(path)
+        args = read_object(path)
     elif model_path.suffix == LIGHTNING:
         return {}
     else:

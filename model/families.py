@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from data_loaders.humanml import DataDirOptions
-from data_loaders.skeleton import Skeleton
+from data_loaders.skeleton import KIT, Skeleton
 from diffusion.sampling import SAMPLERS, SamplerChoice, SamplerOptions
 from model.checkpoint_files import LIGHTNING, find_checkpoint, read_model_args, run_folder
 from model.compiled import CompileOptions
@@ -17,6 +17,7 @@ from model.latent.generator import MLDGenerator
 from model.mdm.generator import GUIDANCE as MDM_GUIDANCE
 from model.mdm.generator import MDMGenerator, load_mdm
 from model.momask.generator import GUIDANCE as MOMASK_GUIDANCE
+from model.momask.generator import KIT_GUIDANCE as MOMASK_KIT_GUIDANCE
 from model.momask.generator import MoMaskGenerator, load_momask_generator
 from model.momask.options_file import FAMILY as MOMASK
 from model.text.encoders import TextEncoderOptions
@@ -134,7 +135,8 @@ def usual_guidance(model_path: str | Path) -> float:
     """The scale at which the family of a checkpoint samples, without reading its weights."""
     path = find_checkpoint(model_path)
     if is_momask(path):
-        return MOMASK_GUIDANCE
+        on_kit = read_model_args(path).get("dataset") == KIT.name
+        return MOMASK_KIT_GUIDANCE if on_kit else MOMASK_GUIDANCE
     return LATENT_GUIDANCE if is_latent(path) else MDM_GUIDANCE
 
 

@@ -8,6 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from utils.errors import UserError
+
+
+def check_heads(latent_dim: int, num_heads: int) -> None:
+    """Raises UserError unless the heads share the width evenly and sines and cosines do as well."""
+    if latent_dim % num_heads or latent_dim % 2:
+        raise UserError(
+            f"--latent_dim {latent_dim} must be even and a multiple of --num_heads {num_heads}"
+        )
+
 
 def length_mask(lengths: Tensor, frames: int) -> Tensor:
     """``[B]`` -> ``[B, frames]``, True = valid."""

@@ -20,6 +20,7 @@ from utils.files import atomic_write
 from utils.seals import ROOM, check_seal
 
 SUFFIX = ".safetensors"
+DAMAGE = (SafetensorError, OSError, OverflowError, MemoryError)  # what reading a file raises
 
 
 def is_single_file(path: str | Path) -> bool:
@@ -50,8 +51,11 @@ def read_single_args(path: Path) -> dict[str, Any]:
 
 def read_single_stats(path: Path) -> Statistics:
     """Raises UserError when the file is missing, damaged, or no exported checkpoint."""
-    mean, std = (torch.tensor(numbers) for numbers in _read_metadata(path, "mean", "std"))
-    return Statistics("dataset_stats", mean, std)
+    try:
+        mean, std = (torch.tensor(numbers) for numbers in _read_metadata(path, "mean", "std"))
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise UserError(f"{path}: its statistics are no vectors of numbers") from None
+    return Statistics("dataset_stats", mean, std).checked(str(path))
 
 
 def read_single_state(path: Path) -> dict[str, Tensor]:
@@ -59,7 +63,7 @@ def read_single_state(path: Path) -> dict[str, Tensor]:
     try:
         check_seal(path)
         return load_file(path)
-    except (SafetensorError, OSError) as error:
+    except DAMAGE as error:
         raise UserError(f"{path} is not a readable .safetensors file ({error})") from None
 
 
@@ -68,9 +72,9 @@ def _read_metadata(path: Path, *keys: str) -> list[Any]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         return [json.loads(metadata[key]) for key in keys]
-    except (SafetensorError, OSError) as error:
+    except DAMAGE as error:
         raise UserError(f"{path} is not a readable .safetensors file ({error})") from None
-    except (KeyError, json.JSONDecodeError):
+    except (KeyError, ValueError, RecursionError):
         raise UserError(
             f"{path} lacks the arguments or statistics of its model; make it with: python -m "
             "model.export"

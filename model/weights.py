@@ -22,6 +22,21 @@ def key_problems(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> s
     )
 
 
+def transformer_weights(layers: int, width: int, ff_size: int) -> int:
+    """How many weights the matrices of a transformer's layers have."""
+    return layers * (4 * width**2 + 2 * width * ff_size)
+
+
+def check_size(weights: int, stored_bytes: int, where: str) -> None:
+    """Raises UserError, which begins with `where`, when so many weights cannot be among the
+    `stored_bytes` of a file: before memory is taken for them."""
+    if 2 * weights > stored_bytes:  # in half precision
+        raise UserError(
+            f"{where}: its options are of a network with {weights} weights, more than its "
+            f"{stored_bytes} bytes can hold; they are of another model"
+        )
+
+
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     """Raises UserError that names the keys which do not fit `module`; `where` begins it."""
     if not isinstance(state, Mapping) or not all(map(torch.is_tensor, state.values())):

@@ -12,6 +12,7 @@ takes no time; it must not compute anything itself.
 
 from utils.start import entry_point
 
+import math
 import os
 import random
 import resource
@@ -36,14 +37,19 @@ from utils.options import option, parse_options
 # Every change of the disk that another process could see goes through one of these.
 OPERATIONS = ("replace", "rename", "unlink", "remove", "rmdir", "symlink", "fsync", "mkdir")
 PATIENCE = 600.0  # seconds that a command may take; a process that is left alone must end, too
+LAUNCHER = 30.0  # seconds after which a launcher stops what waits for a process that never came
 KILLS_IN_A_ROW = 3
 WORLD = 2
+
+
+NAMES = ("loop", "train_mdm", "train_tmr", "train_sopo", "train_sopo2", "pairs")
 
 
 @dataclass
 class Options:
     kills: int = option(20, "kills over all commands", minimum=1)
     folder: str = option("", "an empty folder to work in", required=True)
+    commands: list[str] = option([], "of which commands; none = all", choices=NAMES)
     seed: int = option(0, "of commands, instants and boundaries", minimum=0)
 
 
@@ -147,6 +153,7 @@ def run(command: Command, folder: Path, log: Path, kill: Kill | None = None) -> 
     begun = time.monotonic()
     children = start(command, folder, log, kill, log.with_suffix(".count"))
     ended: dict[int, int] = {}
+    failed = math.inf  # when a process failed
     sent = kill is None or kill.kind == "boundary"
     while len(ended) < len(children):
         time.sleep(0.002)
@@ -160,6 +167,11 @@ def run(command: Command, folder: Path, log: Path, kill: Kill | None = None) -> 
             found, status = os.waitpid(child, os.WNOHANG)
             if found:
                 ended[child] = os.waitstatus_to_exitcode(status)
+                failed = passed if ended[child] else failed
+        if passed - failed > LAUNCHER:
+            failed = math.inf
+            for child in set(children) - set(ended):
+                os.kill(child, signal.SIGTERM)
         if passed > PATIENCE:
             for child in set(children) - set(ended):
                 os.kill(child, signal.SIGKILL)
@@ -233,8 +245,8 @@ def survive(command: Command, folder: Path, kills: Sequence[Kill], reference: Pa
     return hit
 
 
-def make_workspace(root: Path) -> Workspace:
-    """Dataset, base model and reward, made in processes of their own."""
+def make_workspace(root: Path, fit: bool) -> Workspace:
+    """Dataset, base model and reward, made in a process of their own; without `fit` only names."""
     data = root / "data"
     space = Workspace(data, root / "base" / "model000000002.pt", root / "reward")
 
@@ -245,13 +257,13 @@ def make_workspace(root: Path) -> Workspace:
         space.run("train_mdm", space.base.parent, "--use_ema")
         space.run("train_tmr", space.reward)
 
-    if os.waitpid(fork(build, root / "workspace.log", lambda number: None), 0)[1]:
+    if fit and os.waitpid(fork(build, root / "workspace.log", lambda number: None), 0)[1]:
         raise UserError(f"the models of the test could not be made; see {root / 'workspace.log'}")
     return space
 
 
 def commands(space: Workspace, root: Path) -> list[Command]:
-    """Trainings that save often, generated pairs, and a training of two processes."""
+    """The bare loop, trainings that save often, one of two processes, and generated pairs."""
     intervals = {"num_steps": 4, "val_interval": 2, "save_interval": 3, "autosave_minutes": 1e-9}
     often = [word for name, value in intervals.items() for word in (f"--{name}", str(value))]
 
@@ -266,7 +278,10 @@ def commands(space: Workspace, root: Path) -> list[Command]:
     pairs = ["--num_captions", "24", "--batch_size", "4", "--device", "cpu"]
     sources = ["--model_path", str(space.base), "--reward_path", str(space.reward)]
     data = ["--dataset", "tiny", "--data_dir", str(space.data)]
+    loop = {"lr": 0.05, "device": "cpu", "train_platform_type": "NoPlatform", "log_interval": 2}
+    bare = [word for name, value in loop.items() for word in (f"--{name}", str(value))]
     return [
+        Command("loop", "tests.train.regression", [*bare, *often, "--num_steps", "12"]),
         training("train_mdm", "--use_ema"),
         training("train_tmr"),
         training("train_sopo", *quantile),
@@ -281,9 +296,10 @@ def campaign(options: Options) -> int:
     root.mkdir(parents=True, exist_ok=True)
     if any(root.iterdir()):
         raise UserError(f"--folder {root} is not empty; name another")
-    space, begun = make_workspace(root), time.monotonic()
+    chosen = options.commands or NAMES
+    space, begun = make_workspace(root, fit=set(chosen) != {"loop"}), time.monotonic()
     known: list[tuple[Command, float, int]] = []
-    for command in commands(space, root):
+    for command in [command for command in commands(space, root) if command.name in chosen]:
         reference, log = root / command.name, root / f"{command.name}.log"
         moment = time.monotonic()
         if any(run(command, reference, log)):

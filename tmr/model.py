@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from data_loaders.normalizer import Statistics
 from model.distribution import Distribution
+from model.layers import check_heads
 from model.single_file import (
     is_single_file,
     read_single_args,
@@ -33,11 +34,11 @@ from model.text.encoders import (
     TextEncoder,
     build_text_encoder,
 )
-from model.weights import load_strictly
+from model.weights import check_size, load_strictly, transformer_weights
 from tmr.encoders import ActorDecoder, ActorEncoder
 from utils.errors import UserError
-from utils.files import load_tensors, read_json, save_tensors, sync, write_json
-from utils.options import option
+from utils.files import load_tensors, read_object, save_tensors, sync, write_json
+from utils.options import from_record, option
 from utils.places import here_or_project
 
 BEST, LAST = "best_weights", "last_weights"
@@ -52,11 +53,15 @@ class TMRConfig:
     """Sizes; the defaults are those of the published models."""
 
     text_encoder_type: str = option("bert", "token encoder", choices=TOKEN_KINDS)
-    latent_dim: int = option(256, "width of the latent space", minimum=8)
-    ff_size: int = option(1024, "width of the feed-forward layers", minimum=8)
-    layers: int = option(6, "transformer layers", minimum=1)
-    num_heads: int = option(4, "attention heads", minimum=1)
+    latent_dim: int = option(256, "width of the latent space", minimum=8, maximum=8192)
+    ff_size: int = option(1024, "width of the feed-forward layers", minimum=8, maximum=32768)
+    layers: int = option(6, "transformer layers", minimum=1, maximum=256)
+    num_heads: int = option(4, "attention heads", minimum=1, maximum=256)
     dropout: float = option(0.1, "dropout in training", minimum=0, maximum=0.99)
+
+    def validate(self) -> None:
+        """Raises UserError where the heads do not share the width evenly."""
+        check_heads(self.latent_dim, self.num_heads)
 
 
 class TMR(nn.Module):
@@ -136,7 +141,7 @@ class TMR(nn.Module):
     def _is_of_this_model(self, folder: Path) -> bool:
         """Are config and statistics in `folder` those of this model?"""
         try:
-            config = read_json(folder / "config.json")
+            config = read_object(folder / "config.json")
             stats = [load_tensors(folder / "stats" / f"{name}.pt") for name in ("mean", "std")]
         except UserError:
             return False
@@ -192,20 +197,21 @@ class TMR(nn.Module):
         try:
             sizes = config["model"]["motion_encoder"]
             name = config["data"]["text_to_token_emb"]["modelname"]
-            options = TMRConfig(
-                text_encoder_type=name if name in TOKEN_KINDS else "bert",
-                latent_dim=sizes["latent_dim"],
-                ff_size=sizes["ff_size"],
-                layers=sizes["num_layers"],
-                num_heads=sizes["num_heads"],
-                dropout=sizes["dropout"],
-            )
+            record = {
+                "text_encoder_type": name if name in TOKEN_KINDS else "bert",
+                "layers": sizes["num_layers"],
+                **{key: sizes[key] for key in ("latent_dim", "ff_size", "num_heads", "dropout")},
+            }
         except (KeyError, TypeError) as error:
             raise UserError(f"the config of {folder} lacks the entry {error}") from None
-        stats = _load_stats(folder, config)
+        options = from_record(TMRConfig, record, f"the config of {folder}")
+        stats, parts = _load_stats(folder, config), _load_parts(folder)
+        stored = sum(v.numel() * 4 for part in parts.values() for v in part.values())
+        weights = transformer_weights(options.layers, options.latent_dim, options.ff_size)
+        check_size(weights, stored, str(folder))
         encoder = build_text_encoder(options.text_encoder_type, text_encoder_path or None, device)
         model = TMR(options, stats.to(device), CachedTextEncoder(encoder))
-        for part, state in _load_parts(folder).items():
+        for part, state in parts.items():
             load_strictly(getattr(model, part), state, f"{folder}: {part}")
         return model.to(device).eval().requires_grad_(False)
 
@@ -218,7 +224,7 @@ def _load_config(folder: Path) -> dict[str, Any]:
             f"{folder} is not a TMR run folder (no config.json); train one with "
             "python -m train.train_tmr, or fetch the published one"
         )
-    return read_json(folder / "config.json")
+    return read_object(folder / "config.json")
 
 
 def _load_parts(folder: Path) -> dict[str, dict[str, Tensor]]:
@@ -226,7 +232,7 @@ def _load_parts(folder: Path) -> dict[str, dict[str, Tensor]]:
         return _split_parts(read_single_state(folder))
     for weights in (BEST, LAST):
         if (folder / weights).is_dir():
-            return {part: load_tensors(folder / weights / f"{part}.pt") for part in PARTS}
+            return {part: _load_part(folder / weights / f"{part}.pt") for part in PARTS}
     checkpoint = folder / "logs" / "checkpoints" / "last.ckpt"
     if not checkpoint.is_file():
         raise UserError(f"{folder} holds no weights: neither last_weights nor {checkpoint} exists")
@@ -235,6 +241,13 @@ def _load_parts(folder: Path) -> dict[str, dict[str, Tensor]]:
     if not isinstance(state, dict):
         raise UserError(f"{checkpoint} is no checkpoint of TMR: it has no state_dict")
     return _split_parts(state)
+
+
+def _load_part(path: Path) -> dict[str, Tensor]:
+    state = load_tensors(path)
+    if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
+        raise UserError(f"{path} is no dictionary of tensors")
+    return state
 
 
 def _split_parts(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -252,14 +265,17 @@ def _load_stats(folder: Path, config: dict[str, Any]) -> Statistics:
     if is_single_file(folder):
         stats = read_single_stats(folder)
         return Statistics("reward_stats", stats.mean, stats.std, STATS_EPS)
-    normalizer = config["data"]["motion_loader"].get("normalizer", {})
-    relative = normalizer.get("base_dir", "stats/humanml3d/guoh3dfeats")
+    try:
+        normalizer = config["data"]["motion_loader"].get("normalizer", {})
+        relative = Path(normalizer.get("base_dir", "stats/humanml3d/guoh3dfeats"))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"the config of {folder} says no place of statistics ({error})") from None
     places = [folder / "stats", *(parent / relative for parent in folder.resolve().parents)]
-    places.append(Path(relative))
+    places.append(relative)
     for place in places:
         if (place / "mean.pt").is_file():
             mean, std = load_tensors(place / "mean.pt"), load_tensors(place / "std.pt")
-            return Statistics("reward_stats", mean, std, STATS_EPS)
+            return Statistics("reward_stats", mean, std, STATS_EPS).checked(str(place))
     raise UserError(
         f"{folder}: no mean.pt and std.pt in {folder / 'stats'} or in {relative}; the reward "
         "normalises motions with its own statistics and cannot do without them"

@@ -15,11 +15,14 @@ from data_loaders.humanml import (
 from eval.metrics import POOL
 from train.task import LoopOptions
 from utils.errors import UserError
+from utils.options import option
 
 
 @dataclass
 class TrainingOptions(LoopOptions, DatasetOptions):
     """Options of every training on a dataset of motions."""
+
+    rebuild_cache: bool = option(False, "pack the dataset's files anew", free="always")
 
 
 def open_splits(
@@ -29,7 +32,13 @@ def open_splits(
 
     Raises UserError where the train split does not fill one batch per process.
     """
-    data = open_dataset(options.dataset, "train", options.data_dir, phrasings=phrasings)
+    data = open_dataset(
+        options.dataset,
+        "train",
+        options.data_dir,
+        phrasings=phrasings,
+        rebuild_cache=options.rebuild_cache,
+    )
     val_data = open_dataset(options.dataset, "val", options.data_dir, random_items=False)
     check_batch_size(data, options)
     return data, val_data

@@ -20,8 +20,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from model.shipped import SHIPPED
 from train import sweep_plan
 from train.stages import (
@@ -33,6 +31,7 @@ from train.stages import (
     is_stale,
     refuse_changes,
 )
+from utils.bounded import read_yaml
 from utils.errors import UserError
 from utils.files import read_json
 from utils.places import PROJECT_ROOT
@@ -82,8 +81,8 @@ class Entry:
 def read_entries(path: Path) -> list[Entry]:
     """Raises UserError when the file is no list of stages."""
     try:
-        return [Entry(**entry) for entry in yaml.safe_load(path.read_text(encoding="utf-8"))]
-    except (OSError, TypeError, yaml.YAMLError) as error:
+        return [Entry(**entry) for entry in read_yaml(path, str(path))]
+    except TypeError as error:
         raise UserError(f"{path} is no list of stages ({' '.join(str(error).split())})") from None
 
 

@@ -14,9 +14,9 @@ from statistics import mean
 from typing import Any, TextIO
 
 import torch
-import yaml
 
 from train.run_state import states_in
+from utils.bounded import read_yaml
 from utils.commands import typed
 from utils.errors import UserError
 from utils.files import read_json, write_json
@@ -28,6 +28,7 @@ from utils.threads import share_threads
 from utils.times import format_time
 
 POLL_SECONDS = 0.05
+DEEPEST = 5  # files of options that name one another
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def options_of(script: str) -> type:
 def section(script: str, content: Any, where: str, *reserved: str) -> dict[str, Any]:
     """Options of a script from a part of a YAML file, over those of the file of its `config`.
 
-    Raises UserError for names that the script lacks, and for those that are set elsewhere.
+    Raises UserError for names that the script lacks, for those that are set elsewhere, and for
+    files that name each other without an end.
     """
     if not isinstance(content or {}, dict):
         raise UserError(f"{where} must hold `option: value` lines, not {content!r}")
@@ -67,12 +69,11 @@ def section(script: str, content: Any, where: str, *reserved: str) -> dict[str, 
             raise UserError(f"{where}: {name} cannot be set here")
     if config is None:
         return own
-    try:
-        start = yaml.safe_load(here_or_project(config).read_text(encoding="utf-8"))
-    except (OSError, TypeError, yaml.YAMLError) as error:
-        why = " ".join(str(error).split())
-        raise UserError(f"{where}: config {config} is not readable ({why})") from None
-    return section(script, start, f"{where}: config {config}", *reserved) | own
+    if where.count(": config ") == DEEPEST:
+        raise UserError(f"{where}: config {config}: the files name each other in a circle")
+    file = f"{where}: config {config}"
+    start = read_yaml(here_or_project(str(config)), file)
+    return section(script, start, file, *reserved) | own
 
 
 def command(script: str, values: Mapping[str, Any], where: str) -> Command:

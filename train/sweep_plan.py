@@ -166,7 +166,7 @@ class Sweep:
         for name, model in models.items():
             own = {"model_path": model, "output_dir": self.folder / name}
             wanted = self._evaluation(HUMANML, own)
-            log = log_path(wanted.options)
+            log = log_path(wanted.options, self.base)
             arguments = wanted.arguments
             if log.with_suffix(".progress.json").is_file():
                 arguments = [*arguments, "--resume"]

@@ -107,7 +107,13 @@ def real_figures(
 
 def open_split(options: EvaluatorOptions, split: str) -> MotionDataset:
     """In the statistics of the evaluators; random items in training only."""
-    data = open_dataset(options.dataset, split, options.data_dir, random_items=split == "train")
+    data = open_dataset(
+        options.dataset,
+        split,
+        options.data_dir,
+        random_items=split == "train",
+        rebuild_cache=options.rebuild_cache,
+    )
     data.stats = evaluator_statistics(data.stats)
     return data
 

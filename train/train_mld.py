@@ -71,6 +71,10 @@ class Options(LatentSettings, InspectionOptions):
             raise UserError(
                 "--stage diffusion needs --vae_path, a run of --stage vae; that stage takes none"
             )
+        if self.hidden_dim % self.num_heads:
+            raise UserError(
+                f"--hidden_dim {self.hidden_dim} is no multiple of --num_heads {self.num_heads}"
+            )
         if self.stage == "vae" and (self.gen_during_training or self.eval_during_training):
             raise UserError("a VAE alone generates nothing: show and benchmark --stage diffusion")
 

@@ -16,12 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from utils.bounded import check_stored, read_npy
 from utils.errors import UserError
 from utils.owners import is_left_behind, own_name
 from utils.seals import JSON_KEY, check_seal, seal
+from utils.unpickle import DAMAGE, refuse_expanded
 
 LOCK = "run.lock"  # of `utils.locks`, which is no output
 TEMPORARY = re.compile(r"\..+\.partial\.(.+\.\d+)-\w{8}(?:\.\w+)?")  # and whose it is
+JSON_BYTES = 2**26  # the annotations of 100,000 captions have 15 MB
 
 
 @contextmanager
@@ -92,14 +95,26 @@ def write_json(path: str | Path, value: Any) -> None:
 def read_json(path: str | Path) -> Any:
     """Raises UserError when the file is missing, is not JSON, or is not as it was written."""
     try:
+        if Path(path).stat().st_size > JSON_BYTES:
+            raise UserError(f"{path} has more than {JSON_BYTES >> 20} MB, which no file here has")
         check_seal(Path(path))
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error})") from None
     if isinstance(content, dict):
         content.pop(JSON_KEY, None)
+    return content
+
+
+def read_object(path: str | Path) -> dict[str, Any]:
+    """A JSON file that holds an object. Raises UserError when it is missing or holds no object."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a JSON object, not {str(content)[:40]}")
     return content
 
 
@@ -111,7 +126,7 @@ def read_array(path: str | Path) -> np.ndarray:
     """
     check_seal(Path(path))
     with open(path, "rb") as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
+        return read_npy(file)
 
 
 def save_tensors(path: str | Path, value: Any, previous: Path | None = None) -> None:
@@ -128,7 +143,10 @@ def load_tensors(path: str | Path, map_location: str | torch.device = "cpu") -> 
     """
     try:
         check_seal(Path(path))
-        return torch.load(path, map_location=map_location, weights_only=True)
+        check_stored(Path(path))
+        content = torch.load(path, map_location=map_location, weights_only=True)
+        refuse_expanded(content)
+        return content
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except pickle.UnpicklingError as error:
@@ -137,8 +155,9 @@ def load_tensors(path: str | Path, map_location: str | torch.device = "cpu") -> 
             f"{path} holds more than tensors and plain containers, or is damaged, and is not "
             f"loaded because that could run code ({reason})"
         ) from None
-    except (RuntimeError, EOFError, OSError) as error:
-        raise UserError(f"{path} is not a readable checkpoint ({error})") from None
+    except DAMAGE as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is not a readable checkpoint ({reason})") from None
 
 
 def check_output_dir(

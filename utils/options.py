@@ -18,8 +18,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NoReturn, TypeVar
 
-import yaml
-
+from utils.bounded import read_yaml
 from utils.commands import typed
 from utils.errors import UserError
 from utils.places import here_or_project
@@ -216,21 +215,37 @@ def _read_config(
     file = here_or_project(path)
     if not file.is_file():
         raise UserError(f"--config {path} does not exist")
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"--config {path} is not valid YAML ({reason})") from None
+    content = read_yaml(file, f"--config {path}") or {}
     if not isinstance(content, dict):
         raise UserError(f"--config {path} must hold `option: value` lines")
     unknown = [str(name) for name in content if name not in fields]
     if unknown:
         named = ", ".join(f"{name}{did_you_mean(name, fields)}" for name in unknown)
         raise UserError(f"--config {path} has unknown options: {named}")
-    return {name: _convert(path, name, value, kinds[name]) for name, value in content.items()}
+    where = f"--config {path}"
+    return {name: _convert(where, name, value, kinds[name]) for name, value in content.items()}
 
 
-def _convert(path: str, name: str, value: Any, kind: Any) -> Any:
+def from_record(options_class: type[T], record: Mapping[str, Any], where: str) -> T:
+    """Options as an earlier run stored them; what the record lacks has its default.
+
+    Raises UserError, which begins with `where`, for a value that is out of bounds or of another
+    type.
+    """
+    kinds = typing.get_type_hints(options_class)
+    names = [field.name for field in dataclasses.fields(options_class) if field.name in record]
+    values = {name: _convert(where, name, record[name], kinds[name]) for name in names}
+    options = options_class(**values)
+    try:
+        check_bounds(options)
+        if hasattr(options, "validate"):
+            options.validate()
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    return options
+
+
+def _convert(where: str, name: str, value: Any, kind: Any) -> Any:
     scalar, is_list = _element_type(kind)
     if value is None and type(None) in typing.get_args(kind):
         return None
@@ -239,8 +254,9 @@ def _convert(path: str, name: str, value: Any, kind: Any) -> Any:
             items = value if isinstance(value, list) else [value]
             return [_scalar(item, scalar) for item in items]
         return _scalar(value, scalar)
-    except (TypeError, ValueError, argparse.ArgumentTypeError):
-        raise UserError(f"--config {path}: {name}: {value!r} is not a {scalar.__name__}") from None
+    except (TypeError, ValueError, OverflowError, argparse.ArgumentTypeError):
+        shown = f"{value!r:.60}"
+        raise UserError(f"{where}: {name}: {shown} is not a {scalar.__name__}") from None
 
 
 def _scalar(value: Any, kind: Any) -> Any:

@@ -12,12 +12,14 @@ from utils.commands import typed
 from utils.errors import UserError
 from utils.parents import watch_parent
 from utils.threads import settle_threads
+from utils.troubles import trouble
 
 settle_threads()
 
 
 def entry_point(main: Callable[[], None]) -> Callable[[], None]:
-    """Decorate a script's ``main``: a `UserError` becomes one line on stderr and exit code 2.
+    """Decorate a script's ``main``: a `UserError`, a full disk and the like become one line
+    on stderr and exit code 2.
 
     So does an interruption, with code 130, and a reader that has gone, as in ``... | head``, ends
     the script without a word.
@@ -36,6 +38,11 @@ def entry_point(main: Callable[[], None]) -> Callable[[], None]:
             sys.exit(1)
         except UserError as error:
             print(f"error: {typed(str(error))}", file=sys.stderr)
+            sys.exit(2)
+        except Exception as error:
+            if not (told := trouble(error)):
+                raise
+            print(f"error: {told}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import builtins
 import pickle
+import struct
 import sys
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 
+from utils.bounded import check_stored
 from utils.errors import UserError
 from utils.seals import check_seal
 
@@ -28,11 +30,16 @@ DAMAGE = (
     AttributeError,
     ArithmeticError,
     StopIteration,
+    MemoryError,
+    struct.error,
 )
 
 
-class RefusingUnpickler(pickle.Unpickler):
-    """Builds plain lists, dictionaries, strings and numbers, and the few classes of `known`."""
+class RefusingUnpickler(pickle._Unpickler):
+    """Builds plain lists, dictionaries, strings and numbers, and the few classes of `known`.
+
+    In Python: the one in C takes memory for as many memoised objects as a file announces.
+    """
 
     known: Mapping[str, Any] = {}
 
@@ -121,9 +128,12 @@ def load_tensors_only(path: str | Path) -> Any:
     if not zipfile.is_zipfile(path) or is_torchscript(path):
         raise UserError(f"{path} is not a checkpoint of torch.save, or is damaged; fetch it again")
     check_seal(Path(path))
+    check_stored(Path(path))
     reader = SimpleNamespace(__name__="tensors", Unpickler=TensorUnpickler)
     try:
-        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=reader)
+        content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=reader)
+        refuse_expanded(content)
+        return content
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} carries code, or is damaged, and is not loaded ({error}); do not use it"
@@ -131,6 +141,24 @@ def load_tensors_only(path: str | Path) -> Any:
     except DAMAGE as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is damaged, fetch it again ({reason})") from None
+
+
+def refuse_expanded(content: Any) -> None:
+    """Raises ValueError for a tensor that is larger than the numbers it stands on: one number can
+    announce a terabyte, which the next copy would take."""
+    waiting, seen = [content], set()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if torch.is_tensor(value):
+            if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+                raise ValueError(f"a tensor of shape {list(value.shape)} repeats its numbers")
+        elif isinstance(value, Mapping):
+            waiting += value.values()
+        elif isinstance(value, (list, tuple)):
+            waiting += value
 
 
 def is_torchscript(path: Path) -> bool:

@@ -6,7 +6,7 @@ all sizes but the number of attention heads follow from them. Ours are named lik
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from model.text.encoders import KINDS
 from model.weights import load_strictly
 from utils.errors import UserError
 from utils.files import save_tensors, write_json
-from utils.options import check_bounds, option
+from utils.options import from_record, option
 from utils.provenance import provenance
 from utils.unpickle import load_tensors_only
 
@@ -42,11 +42,11 @@ class LatentSettings:
     text_encoder_type: str = option("sentence_t5", "text encoder", choices=KINDS)
     pooled_text: bool = option(True, "one vector per caption, as published, not one per word")
     text_relu: bool = option(True, "a ReLU before the text's linear layer (not in MotionLCM v2)")
-    num_heads: int = option(4, "attention heads", minimum=1)
+    num_heads: int = option(4, "attention heads", minimum=1, maximum=256)
     dropout: float = option(0.1, "dropout in training", minimum=0, maximum=0.99)
     cond_mask_prob: float = option(0.1, "share of captions dropped in training", minimum=0)
     noise_schedule: str = option("scaled_linear", "noise schedule", choices=SCHEDULES)
-    diffusion_steps: int = option(1000, "diffusion steps T", minimum=2)
+    diffusion_steps: int = option(1000, "diffusion steps T", minimum=2, maximum=10_000)
 
 
 # Of the published checkpoints, which state nothing.
@@ -193,10 +193,7 @@ def _trunk(state: _Shapes, hidden: int, positions: str) -> dict[str, int]:
 
 def read_settings(weights: LatentWeights, args: Mapping[str, Any]) -> LatentSettings:
     """By ``args.json``; what it lacks is as published for the variant that the keys tell."""
-    known = {f.name: args[f.name] for f in fields(LatentSettings) if f.name in args}
-    settings = replace(PUBLISHED[weights.variant], **known)
-    check_bounds(settings)
-    return settings
+    return from_record(LatentSettings, asdict(PUBLISHED[weights.variant]) | args, "args.json")
 
 
 def save_checkpoint(

@@ -12,6 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from data_loaders.normalizer import Statistics
@@ -23,6 +24,7 @@ from model.single_file import (
 from model.weights import key_problems
 from utils.errors import UserError
 from utils.files import load_tensors, save_tensors, write_json
+from utils.options import from_record
 from utils.provenance import provenance
 
 # Buffers that every checkpoint carries and that are recomputed, as their length may differ.
@@ -30,12 +32,14 @@ POSITION_TABLES = ("sequence_pos_encoder.pe", "embed_timestep.sequence_pos_encod
 
 
 def config_from_args(args: dict[str, Any]) -> MDMConfig:
-    """The options of the network; those that an older file lacks keep their defaults."""
-    known = {field.name: args[field.name] for field in fields(MDMConfig) if field.name in args}
-    missing = sorted({f.name for f in fields(MDMConfig)} - set(known) - OURS)
+    """The options of the network; those that an older file lacks keep their defaults.
+
+    Raises UserError for values of another type or out of bounds.
+    """
+    missing = sorted({f.name for f in fields(MDMConfig)} - set(args) - OURS)
     if missing:
         warnings.warn(f"args.json lacks {', '.join(missing)}; using the defaults", stacklevel=2)
-    return MDMConfig(**known)
+    return from_record(MDMConfig, args, "args.json")
 
 
 # Options that upstream fixes in its code, so that its files never name them.
@@ -81,9 +85,11 @@ def read_weights(model_path: str | Path, use_ema: bool = True) -> dict[str, Tens
     if not isinstance(state, dict):
         raise UserError(f"{model_path} is not a checkpoint of MDM (no dictionary of tensors)")
     if use_ema and "model_avg" in state:
-        return state["model_avg"]
-    if "model" in state and isinstance(state["model"], dict):
-        return state["model"]
+        state = state["model_avg"]
+    elif "model" in state and isinstance(state["model"], dict):
+        state = state["model"]
+    if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
+        raise UserError(f"{model_path} is not a checkpoint of MDM (no dictionary of tensors)")
     return state
 
 
@@ -95,8 +101,7 @@ def load_weights(model: nn.Module, model_path: str | Path, use_ema: bool = True)
     state = read_weights(model_path, use_ema)
     given = {k: v for k, v in state.items() if k not in POSITION_TABLES}
     wanted = {k: v for k, v in model.state_dict().items() if k not in POSITION_TABLES}
-    found = key_problems(wanted, given)
-    if found:
+    if found := key_problems(wanted, given):
         raise UserError(
             f"{model_path} is a checkpoint of another architecture than its args.json says "
             f"({found})"

@@ -28,6 +28,7 @@ from model.text.encoders import (
     TextEncoder,
     build_text_encoder,
 )
+from model.weights import check_size, transformer_weights
 from utils.devices import autocast_to
 from utils.errors import UserError
 from utils.masks import match_frames, zero_padding
@@ -287,6 +288,8 @@ def load_mdm(
     """
     args = read_model_args(model_path)
     config = config_from_args(args)
+    weights = transformer_weights(config.layers, config.latent_dim, config.ff_size)
+    check_size(weights, model_path.stat().st_size, str(model_path))
     stats = load_stats(model_path, args, data_dir)
     skeleton = skeleton_for_dim(stats.feature_dim)
     if skeleton is None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model.layers import attention_bias, decoder_layer, encoder_layer
+from model.layers import attention_bias, check_heads, decoder_layer, encoder_layer
 from model.text.encoders import KINDS, Condition
 from utils.options import option
 from utils.positions import sinusoidal_table
@@ -30,22 +30,30 @@ class MDMConfig:
 
     arch: str = option("trans_enc", "transformer layout", choices=("trans_enc", "trans_dec", "gru"))
     text_encoder_type: str = option("clip", "text encoder", choices=KINDS)
-    latent_dim: int = option(512, "width of the transformer", minimum=8)
-    ff_size: int = option(1024, "width of the feed-forward layers", minimum=8)
-    layers: int = option(8, "transformer layers", minimum=1)
-    num_heads: int = option(4, "attention heads", minimum=1)
+    latent_dim: int = option(512, "width of the transformer", minimum=8, maximum=8192)
+    ff_size: int = option(1024, "width of the feed-forward layers", minimum=8, maximum=32768)
+    layers: int = option(8, "transformer layers", minimum=1, maximum=256)
+    num_heads: int = option(4, "attention heads", minimum=1, maximum=256)
     dropout: float = option(0.1, "dropout in training", minimum=0, maximum=0.99)
-    cond_mask_prob: float = option(0.1, "share of captions dropped in training", minimum=0)
+    cond_mask_prob: float = option(
+        0.1, "share of captions dropped in training", minimum=0, maximum=1
+    )
     emb_trans_dec: bool = option(False, "decoder: add the condition as a token of the sequence")
     legacy_emb_token: bool = option(
         False, "decoder: that token holds time and text (2022 checkpoints), not time alone"
     )
     mask_frames: bool = option(False, "hide padded frames from attention")
     unconstrained: bool = option(False, "no text condition at all")
-    pos_embed_max_len: int = option(5000, "rows of the positional table", minimum=200)
+    pos_embed_max_len: int = option(
+        5000, "rows of the positional table", minimum=200, maximum=20_000
+    )
     noise_schedule: str = option("cosine", "noise schedule", choices=("cosine", "linear"))
-    diffusion_steps: int = option(1000, "diffusion steps T", minimum=2)
+    diffusion_steps: int = option(1000, "diffusion steps T", minimum=2, maximum=10_000)
     sigma_small: bool = option(True, "posterior variance instead of beta")
+
+    def validate(self) -> None:
+        """Raises UserError where the heads do not share the width evenly."""
+        check_heads(self.latent_dim, self.num_heads)
 
 
 class PositionalEncoding(nn.Module):

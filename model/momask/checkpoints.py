@@ -37,9 +37,10 @@ from model.text.encoders import (
     PooledEncoder,
     TextEncoder,
 )
-from model.weights import load_strictly
+from model.weights import check_size, load_strictly
 from utils.errors import UserError
 from utils.files import atomic_write, load_tensors, save_tensors
+from utils.options import check_bounds
 
 POSITION_TABLE = "position_enc.pe"  # stored by upstream, recomputed here
 DIGEST = "vq_digest"  # ours in opt.txt: whether the RVQ is still that of the training
@@ -155,6 +156,7 @@ def load_tokens(folder: Path, device: torch.device | str = "cpu") -> TokenSpace:
     state, content = read_part(path, RVQ)
     mean, std = (folder / "meta" / f"{name}.npy" for name in ("mean", "std"))
     stats = Statistics.load(mean, std, "momask_stats").to(device)
+    check_size(config.weights, path.stat().st_size, str(path))
     rvq = RVQVAE(config, _shape(state, "encoder.model.0.weight", path)[1])
     if rvq.num_features != stats.feature_dim:
         raise UserError(
@@ -173,10 +175,19 @@ def load_tokens(folder: Path, device: torch.device | str = "cpu") -> TokenSpace:
     return TokenSpace(rvq.to(device).eval(), stats, skeleton, folder)
 
 
+def _check_config(config: RVQConfig | TransformerConfig, path: Path) -> None:
+    try:
+        check_bounds(config)
+        if isinstance(config, TransformerConfig):
+            config.validate()
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
 def _rvq_config(options: OptionsFile) -> RVQConfig:
     for key, only in PUBLISHED.items():
         options.require(key, str(only))
-    return RVQConfig(
+    config = RVQConfig(
         **{name: options.integer(name) for name in RVQ_SIZES},
         dropout=options.number("dropout", default=RVQConfig.dropout),
         quantize_dropout_prob=options.number(
@@ -184,6 +195,8 @@ def _rvq_config(options: OptionsFile) -> RVQConfig:
         ),
         mu=options.number("mu", default=RVQConfig.mu),
     )
+    _check_config(config, options.path)
+    return config
 
 
 def load_base(
@@ -258,8 +271,8 @@ def _load_transformer(
         cond_drop_prob=options.number("cond_drop_prob"),
         share_weight=kind is ResidualTransformer and options.flag("share_weight"),
     )
-    if config.latent_dim % config.n_heads:
-        raise UserError(f"{options.path}: n_heads does not divide latent_dim")
+    _check_config(config, options.path)
+    check_size(config.weights, path.stat().st_size, str(path))
     model = kind(config, tokens.vocabulary, _shape(state, "cond_emb.weight", path)[1])
     state = {**state, POSITION_TABLE: model.position_enc.pe}
     load_strictly(model, state, f"{path}, with the sizes of its opt.txt,")

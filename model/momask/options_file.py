@@ -15,6 +15,7 @@ FILE = "opt.txt"
 BASE_FILE = "latest.tar"  # in the folder of a base transformer
 FAMILY = "momask"  # how args.json names it
 DATASET_NAMES = {"humanml": "t2m"}  # upstream's names of datasets, where they are others
+LARGEST = 65536  # of a size; published ones have up to 1024
 FIRST_LINE, LAST_LINE = f"{'-' * 12} Options {'-' * 13}", f"{'-' * 14} End {'-' * 16}"
 
 
@@ -31,6 +32,8 @@ class OptionsFile:
         path = folder / FILE
         if not path.is_file():
             raise UserError(f"{path} does not exist; a MoMask folder needs its options")
+        if path.stat().st_size > 2**20:
+            raise UserError(f"{path} has more than 1 MB; copy the published file again")
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         pairs = (line.split(":", 1) for line in lines if ":" in line and not line.startswith("---"))
         return OptionsFile(path, {key.strip(): value.strip() for key, value in pairs})
@@ -43,8 +46,9 @@ class OptionsFile:
     def integer(self, key: str) -> int:
         """Raises UserError unless it is a whole number of at least 1."""
         value = self.text(key)
-        if not value.isdigit() or int(value) < 1:
-            raise UserError(f"{self.path}: {key} is {value!r}, not a positive whole number")
+        if not value.isascii() or not value.isdigit() or not 1 <= int(value[:9]) <= LARGEST:
+            shown = repr(value[:40])
+            raise UserError(f"{self.path}: {key} is {shown}, not a whole number up to {LARGEST}")
         return int(value)
 
     def number(self, key: str, default: float | None = None) -> float:

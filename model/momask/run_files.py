@@ -30,12 +30,13 @@ from model.momask.options_file import FAMILY
 from model.momask.rvq import RVQVAE, RVQConfig
 from model.momask.token_space import TokenSpace
 from model.momask.transformers import BaseTransformer, ResidualTransformer, TransformerConfig
-from model.weights import load_strictly
+from model.weights import check_size, load_strictly
 from utils.errors import UserError
 from utils.files import save_tensors, write_json
-from utils.options import check_bounds
+from utils.options import from_record
 from utils.provenance import provenance
 
+WIDEST = 8192  # of text features
 Config = TypeVar("Config", RVQConfig, TransformerConfig)
 
 
@@ -80,11 +81,14 @@ def load_run(
     if skeleton is None:
         raise UserError(f"{model_path}: no skeleton has {stats.feature_dim} features")
     width, kind = args.get("text_width"), str(args.get("text_encoder_type", "clip"))
-    if not isinstance(width, int):
+    if not isinstance(width, int) or not 1 <= width <= WIDEST:
         raise UserError(f"the args.json of {model_path} lacks text_width")
-    rvq = RVQVAE(_config(model_path, args, RVQ, RVQConfig), stats.feature_dim)
-    tokens = TokenSpace(rvq, stats.to(device), skeleton, model_path)
+    codes = _config(model_path, args, RVQ, RVQConfig)
     sizes = {part: _config(model_path, args, part, TransformerConfig) for part in (BASE, RESIDUAL)}
+    weights = codes.weights + sum(size.weights for size in sizes.values())
+    check_size(weights, model_path.stat().st_size, str(model_path))
+    rvq = RVQVAE(codes, stats.feature_dim)
+    tokens = TokenSpace(rvq, stats.to(device), skeleton, model_path)
     base = BaseTransformer(sizes[BASE], tokens.vocabulary, width)
     residual = ResidualTransformer(sizes[RESIDUAL], tokens.vocabulary, width)
     lengths = None
@@ -102,11 +106,8 @@ def load_run(
 
 def _config(path: Path, args: Mapping[str, Any], part: Part, kind: type[Config]) -> Config:
     """The sizes of one network. Raises UserError when they are missing or out of bounds."""
-    try:
-        config = kind(**args[part.keys[0]])
-        check_bounds(config)
-        return config
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"the args.json of {path} has no sizes of the {part.name} ({error})"
-        ) from None
+    where = f"the args.json of {path}"
+    sizes = args.get(part.keys[0])
+    if not isinstance(sizes, dict):
+        raise UserError(f"{where} has no sizes of the {part.name}")
+    return from_record(kind, sizes, where)

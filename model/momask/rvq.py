@@ -21,13 +21,17 @@ CHOICE_TEMPERATURE = 0.5  # of the noisy code choice in training
 class RVQConfig:
     """Sizes, named as in ``opt.txt``; the defaults are those of the published models."""
 
-    nb_code: int = option(512, "codes per layer", minimum=2)
-    code_dim: int = option(512, "width of a code", minimum=1)
-    num_quantizers: int = option(6, "layers of residual codes", minimum=1)
-    down_t: int = option(2, "halvings of the frame rate; a token covers 2^down_t frames", minimum=1)
-    width: int = option(512, "channels of the convolutions", minimum=1)
-    depth: int = option(3, "residual blocks after each halving", minimum=1)
-    dilation_growth_rate: int = option(3, "factor of the dilation from block to block", minimum=1)
+    nb_code: int = option(512, "codes per layer", minimum=2, maximum=65536)
+    code_dim: int = option(512, "width of a code", minimum=1, maximum=8192)
+    num_quantizers: int = option(6, "layers of residual codes", minimum=1, maximum=64)
+    down_t: int = option(
+        2, "halvings of the frame rate; a token covers 2^down_t frames", minimum=1, maximum=6
+    )
+    width: int = option(512, "channels of the convolutions", minimum=1, maximum=8192)
+    depth: int = option(3, "residual blocks after each halving", minimum=1, maximum=8)
+    dilation_growth_rate: int = option(
+        3, "factor of the dilation from block to block", minimum=1, maximum=8
+    )
     dropout: float = option(0.2, "dropout of the residual blocks", minimum=0, maximum=0.99)
     quantize_dropout_prob: float = option(
         0.2, "share of batches that use only some of the layers", minimum=0, maximum=1
@@ -37,6 +41,12 @@ class RVQConfig:
     @property
     def frames_per_token(self) -> int:
         return 2**self.down_t
+
+    @property
+    def weights(self) -> int:
+        """Of codebooks and residual blocks, encoder and decoder."""
+        codes = self.nb_code * self.code_dim * self.num_quantizers
+        return codes + 2 * self.down_t * self.depth * 4 * self.width**2
 
 
 class ResidualBlock(nn.Module):

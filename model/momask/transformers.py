@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from model.layers import attention_bias, encoder_layer
 from model.mdm.network import InputProcess, PositionalEncoding
+from model.weights import transformer_weights
+from utils.errors import UserError
 from utils.options import option
 
 POSITIONS = 5000  # rows of the positional table, which every checkpoint holds
@@ -23,10 +25,10 @@ INIT_STD = 0.02
 class TransformerConfig:
     """Sizes, named as in ``opt.txt``; the defaults are those of the published models."""
 
-    latent_dim: int = option(384, "width of the transformer", minimum=8)
-    ff_size: int = option(1024, "width of the feed-forward layers", minimum=8)
-    n_layers: int = option(8, "transformer layers", minimum=1)
-    n_heads: int = option(6, "attention heads", minimum=1)
+    latent_dim: int = option(384, "width of the transformer", minimum=8, maximum=8192)
+    ff_size: int = option(1024, "width of the feed-forward layers", minimum=8, maximum=32768)
+    n_layers: int = option(8, "transformer layers", minimum=1, maximum=256)
+    n_heads: int = option(6, "attention heads", minimum=1, maximum=256)
     dropout: float = option(0.2, "dropout in training", minimum=0, maximum=0.99)
     cond_drop_prob: float = option(
         0.1, "share of captions hidden in training", minimum=0, maximum=1
@@ -34,6 +36,16 @@ class TransformerConfig:
     share_weight: bool = option(
         True, "residual transformer: a layer's ids are read and predicted with one table"
     )
+
+    def validate(self) -> None:
+        """Raises UserError where the heads do not share the width evenly."""
+        if self.latent_dim % self.n_heads:
+            raise UserError("n_heads does not divide latent_dim")
+
+    @property
+    def weights(self) -> int:
+        """Of its layers' matrices."""
+        return transformer_weights(self.n_layers, self.latent_dim, self.ff_size)
 
 
 @dataclass(frozen=True)

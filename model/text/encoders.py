@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data_loaders.captions import MAX_CHARACTERS
 from model.text.condition import Condition, TextEncoder, pad_tokens, pooled_condition
 from model.text.openai_clip import CLIP_FILE, load_openai_clip
 from model.text.pretrained import from_pretrained
@@ -44,7 +45,7 @@ class DistilBertEncoder:
         from transformers import AutoModel, AutoTokenizer
 
         self.tokenizer = from_pretrained(AutoTokenizer, path, "DistilBERT")
-        self.model = from_pretrained(AutoModel, path, "DistilBERT").to(device).eval()
+        self.model = from_pretrained(AutoModel, path, "DistilBERT", weights=True).to(device).eval()
         self.model.requires_grad_(False)
         self.width: int = self.model.config.hidden_size
         self.max_tokens: int = self.model.config.max_position_embeddings
@@ -142,6 +143,10 @@ class CachedTextEncoder:
         self._tokens: dict[str, Tensor] = {}
 
     def encode(self, captions: list[str]) -> Condition:
+        """Raises UserError for a caption that would take gigabytes, as attention does."""
+        longest = max(map(len, captions), default=0)
+        if longest > MAX_CHARACTERS:
+            raise UserError(f"a caption has {longest} characters; shorten it to {MAX_CHARACTERS}")
         missing = [c for c in dict.fromkeys(captions) if c not in self._tokens]
         for start in range(0, len(missing), self.batch_size):
             part = missing[start : start + self.batch_size]
@@ -189,4 +194,4 @@ def _load_clip(path: str) -> tuple[Any, Any]:
     from transformers import CLIPTextModelWithProjection, CLIPTokenizerFast
 
     tokenizer = from_pretrained(CLIPTokenizerFast, path, "CLIP")
-    return tokenizer, from_pretrained(CLIPTextModelWithProjection, path, "CLIP")
+    return tokenizer, from_pretrained(CLIPTextModelWithProjection, path, "CLIP", weights=True)

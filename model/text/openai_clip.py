@@ -4,7 +4,6 @@ The file is a TorchScript archive in half precision; a plain state dict with the
 as well. The visual tower stays unread. The tokenizer's files lie beside the weights.
 """
 
-import gzip
 import json
 import re
 import tempfile
@@ -16,14 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.text.pretrained import from_pretrained
 from model.text.torchscript_archive import read_torchscript
 from model.weights import load_strictly
+from utils.bounded import gunzip
 from utils.errors import UserError
 from utils.files import load_tensors
 from utils.unpickle import is_torchscript
 
 CLIP_FILE = "ViT-B-32.pt"
 BPE_FILE = "bpe_simple_vocab_16e6.txt.gz"
+BPE_BYTES = 2**23  # OpenAI's list has 3 MB unpacked
 MERGES = 49152 - 256 - 2  # the vocabulary was made for 49152 entries; the file lists more
 HEAD_WIDTH = 64  # every released CLIP has heads of this width, and no file states it
 # Keys of the file that are no weights of the text tower.
@@ -131,7 +133,7 @@ def load_tokenizer(folder: Path) -> Any:
     from transformers import CLIPTokenizerFast
 
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        return CLIPTokenizerFast.from_pretrained(str(folder))
+        return from_pretrained(CLIPTokenizerFast, str(folder), "CLIP")
     if not (folder / BPE_FILE).is_file():
         raise UserError(
             f"{folder} holds no tokenizer for CLIP ({BPE_FILE}, or vocab.json and merges.txt); "
@@ -139,7 +141,7 @@ def load_tokenizer(folder: Path) -> Any:
         )
     with tempfile.TemporaryDirectory() as directory:
         write_tokenizer_files(folder / BPE_FILE, Path(directory))
-        return CLIPTokenizerFast.from_pretrained(directory)
+        return from_pretrained(CLIPTokenizerFast, directory, "CLIP")
 
 
 def write_tokenizer_files(bpe: Path, folder: Path) -> None:
@@ -149,8 +151,8 @@ def write_tokenizer_files(bpe: Path, folder: Path) -> None:
     the two special tokens. Raises UserError when `bpe` is damaged.
     """
     try:
-        lines = gzip.decompress(bpe.read_bytes()).decode("utf-8").splitlines()
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        lines = gunzip(bpe, BPE_BYTES).decode("utf-8").splitlines()
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"{bpe} is not a readable .gz file ({error})") from None
     merges = [line for line in lines[1 : MERGES + 1] if line]
     if not merges or any(len(merge.split(" ")) != 2 for merge in merges):

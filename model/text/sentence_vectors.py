@@ -34,7 +34,7 @@ class ClipLargeEncoder:
         from transformers import AutoTokenizer, CLIPTextModelWithProjection
 
         self.tokenizer = from_pretrained(AutoTokenizer, path, "CLIP")
-        model = from_pretrained(CLIPTextModelWithProjection, path, "CLIP")
+        model = from_pretrained(CLIPTextModelWithProjection, path, "CLIP", weights=True)
         self.model = model.float().to(device).eval().requires_grad_(False)
         self.width: int = self.model.config.projection_dim
 
@@ -65,7 +65,7 @@ class T5TokenEncoder:
         from transformers import AutoTokenizer, T5EncoderModel
 
         self.tokenizer = from_pretrained(AutoTokenizer, path, "sentence-T5")
-        model = from_pretrained(T5EncoderModel, path, "sentence-T5")
+        model = from_pretrained(T5EncoderModel, path, "sentence-T5", weights=True)
         self.model = model.float().to(device).eval().requires_grad_(False)
         self.width: int = self.model.config.d_model
 

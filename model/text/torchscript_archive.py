@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError
-from utils.unpickle import DAMAGE, RefusingUnpickler
+from utils.unpickle import DAMAGE, RefusingUnpickler, refuse_expanded
 
 STORAGES = {
     "HalfStorage": torch.float16,
@@ -37,7 +37,9 @@ def read_torchscript(path: Path, skip: re.Pattern[str]) -> dict[str, Tensor]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return _read(archive, skip)
+            tensors = _read(archive, skip)
+        refuse_expanded(tensors)
+        return tensors
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} holds more than tensors and modules, or is damaged, and is not loaded because "
@@ -75,7 +77,10 @@ class _TensorRecord:
     stride: tuple[int, ...]
 
     def read(self, archive: zipfile.ZipFile, root: str) -> Tensor:
-        content = bytearray(archive.read(f"{root}data/{self.storage.key}"))
+        member = archive.getinfo(f"{root}data/{self.storage.key}")
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"{member.filename} is compressed")
+        content = bytearray(archive.read(member))
         numbers = torch.frombuffer(content, dtype=self.storage.dtype)
         return numbers.as_strided(self.size, self.stride, self.offset)  # checks the bounds
 

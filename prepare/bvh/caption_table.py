@@ -11,12 +11,11 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_loaders.captions import MAX_CHARACTERS
 from data_loaders.facts import FACT_CHECKS, Fact
 from prepare.tables import read_rows
 from prepare.write_dataset import SPLITS, NotedCaption
 from utils.errors import UserError
-
-MAX_CHARACTERS = 1000  # of a caption; text encoders read some dozens of words
 
 
 @dataclass

@@ -18,12 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from data_loaders.skeleton import HUMANML
+from utils.bounded import read_yaml
 from utils.errors import UserError
-
-MAX_BYTES = 100_000  # of a YAML file
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def choose_joint_map(joint_names: Sequence[str]) -> JointMap:
 
 def load_joint_map(path: str | Path) -> JointMap:
     """Read a YAML joint map. Raises UserError when it is not a complete map of the 22 joints."""
-    content = _read_yaml(Path(path))
+    content = read_yaml(Path(path), f"--joint_map {path}")
     if not isinstance(content, dict):
         raise UserError(f"--joint_map {path} must hold `humanml_joint: source_joint` lines")
     expected = set(HUMANML.joint_names)
@@ -92,18 +90,6 @@ def load_joint_map(path: str | Path) -> JointMap:
             raise UserError(f"--joint_map {path} {problem}: {', '.join(names)}")
     sources = {target: _mix(f"--joint_map {path}: {target}", content[target]) for target in content}
     return JointMap(name=Path(path).name, sources=sources)
-
-
-def _read_yaml(path: Path) -> Any:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"--joint_map {path} has more than {MAX_BYTES} bytes; is it a map?")
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--joint_map {path} cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"--joint_map {path} is not valid YAML ({reason})") from None
 
 
 def _mix(where: str, value: Any) -> dict[str, float]:

@@ -50,6 +50,11 @@ def test_a_folder_without_notes_has_none(tmp_path):
             {"captions": {"walks": {"facts": [["mood", "sad"]], "meaning": ""}}, "clips": {}},
             "unknown kind: mood",
         ),
+        ({"captions": {"a": {"facts": [[["x"], 1]], "meaning": ""}}, "clips": {}}, "malformed"),
+        ({"captions": {"a": {"facts": [["speed", []]], "meaning": ""}}, "clips": {}}, "malformed"),
+        ({"captions": {"a": {"facts": [], "meaning": 3}}, "clips": {}}, "malformed"),
+        ({"captions": {}, "clips": {"a": {"family": []}}}, "malformed"),
+        ({"captions": {}, "clips": {"a": {"family": "", "labels": 1}}}, "malformed"),
     ],
 )
 def test_malformed_files_are_told(tmp_path, content, message):

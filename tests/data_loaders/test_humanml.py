@@ -375,3 +375,35 @@ def test_a_start_with_many_clips_takes_seconds(tmp_path):
     elapsed = time.perf_counter() - start
     (folder / "packed.safetensors").unlink()
     assert elapsed < 5
+
+
+@pytest.mark.parametrize("content", ["0", "[]", '{"skeleton": ["kit"]}', '{"skeleton": null}'])
+def test_a_dataset_file_that_holds_something_else_is_told(tmp_path, content):
+    folder = write_dataset(tmp_path / "data", {"000000": 40})
+    (folder / "dataset.json").write_text(content)
+    with pytest.raises(UserError, match=r"dataset\.json"):
+        open_dataset("own", "train", str(folder))
+
+
+def test_a_split_file_that_is_no_text_is_told(tmp_path):
+    folder = write_dataset(tmp_path / "data", {"000000": 40})
+    (folder / "train.txt").write_bytes(b"000000\n\xff\xfe")
+    with pytest.raises(UserError, match=r"train\.txt is no readable list"):
+        open_dataset("own", "train", str(folder))
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("runs##0.0#1e308", "is not a time in a clip"),
+        ("runs##1e308#1e308", "is not a time in a clip"),
+        ("runs##-inf#0", "is not a time in a clip"),
+        (f"{200_000 * 'runs '}##0#0", "longer than 1000 characters"),
+    ],
+)
+def test_absurd_caption_lines_are_left_out(tmp_path, capsys, line, reason):
+    captions = {"000000": f"000000 walks##0.0#0.0\n{line}\n"}
+    folder = write_dataset(tmp_path / "data", {"000000": 40}, captions)
+    data = open_dataset("own", "train", str(folder))
+    assert list(data.captions()) == ["000000 walks"]
+    assert reason in capsys.readouterr().out

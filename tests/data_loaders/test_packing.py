@@ -1,10 +1,13 @@
 import io
 import os
+import resource
 import tempfile
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from data_loaders import packing
 from data_loaders.packing import load_packed
@@ -59,6 +62,98 @@ def test_changed_sources_are_packed_again(folder):
     assert stored(load_packed(folder, 263), "000009")[0, 0] == 9000
     (folder / "new_joint_vecs" / "000002.npy").unlink()
     assert "000002" not in load_packed(folder, 263).spans
+
+
+def test_a_clip_of_the_same_size_and_date_is_noticed(folder):
+    path = folder / "new_joint_vecs" / "000000.npy"
+    state = path.stat()
+    load_packed(folder, 263)
+    np.save(path, clip(7, 40))
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert stored(load_packed(folder, 263), "000000")[0, 0] == 7000
+
+
+def test_flipped_bits_are_found_and_the_cache_is_made_anew(folder, capsys):
+    load_packed(folder, 263)
+    cache = folder / "packed.safetensors"
+    whole = cache.read_bytes()
+    rng = np.random.default_rng(0)
+    for place in [*rng.integers(8, len(whole), 30).tolist(), len(whole) - 1]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << rng.integers(8)
+        cache.write_bytes(damaged)
+        packed = load_packed(folder, 263)
+        for number, name in enumerate(("000002", "000000", "M000000"), start=1):
+            np.testing.assert_array_equal(stored(packed, name), clip(number, packed.spans[name][1]))
+        assert cache.stat().st_size == len(whole)
+    assert "is damaged (its digest differs) and is made anew" in capsys.readouterr().out
+
+
+def poison(cache, **changes):
+    """The cache with other rows or metadata under a true digest of its rows and index."""
+    with safe_open(cache, framework="pt") as file:
+        metadata, rows = file.metadata(), file.get_tensor("rows")
+    rows = changes.pop("rows", rows)
+    metadata |= changes
+    metadata["digest"] = packing._digest(rows, metadata["index"])
+    save_file({"rows": rows}, cache, metadata)
+
+
+@pytest.mark.parametrize("index", ["0", "[]", "{", "{}", '{"spans": 3}', "[" * 5000])
+def test_damaged_metadata_is_no_traceback(folder, index):
+    load_packed(folder, 263)
+    poison(folder / "packed.safetensors", index=index)
+    assert set(load_packed(folder, 263).spans) == {"000002", "000000", "M000000"}
+
+
+def test_a_cache_of_somebody_else_is_not_served(folder, tmp_path, monkeypatch):
+    """In the temporary folder anybody may lay one down under the name that we would look for."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (folder / "packed.safetensors" / "in_the_way").mkdir(parents=True)
+    load_packed(folder, 263)
+    (cache,) = tmp_path.glob("sopo_*/*.safetensors")
+    poison(cache, rows=torch.full((134, 263), 666.0))
+    assert stored(load_packed(folder, 263), "000000")[0, 0] == 666, "ours is believed"
+    private = cache.parent
+    private.chmod(0o777)
+    assert stored(load_packed(folder, 263), "000000")[0, 0] != 666
+    private.chmod(0o700)
+    private.rename(tmp_path / "elsewhere")
+    private.symlink_to(tmp_path / "elsewhere")
+    assert stored(load_packed(folder, 263), "000000")[0, 0] != 666
+    private.unlink()
+    (tmp_path / "elsewhere").rename(private)
+    other = os.getuid() + 1
+    private.rename(tmp_path / f"sopo_{other}")
+    monkeypatch.setattr(os, "getuid", lambda: other)
+    assert stored(load_packed(folder, 263), "000000")[0, 0] != 666
+
+
+def test_a_cache_can_be_made_anew_on_request(folder):
+    load_packed(folder, 263)
+    poison(folder / "packed.safetensors", rows=torch.full((134, 263), 666.0))
+    assert stored(load_packed(folder, 263), "000000")[0, 0] == 666
+    assert stored(load_packed(folder, 263, rebuild=True), "000000")[0, 0] == 2000
+    assert stored(load_packed(folder, 263), "000000")[0, 0] == 2000
+
+
+def test_a_full_disk_is_a_warning(folder, tmp_path, monkeypatch, capsys):
+    """The limit on the size of files stands for the end of the disk."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        packed = load_packed(folder, 263)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert stored(packed, "000000")[0, 0] == 2000
+    assert "is packed anew at every start" in capsys.readouterr().out
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_caption_file_that_is_too_large_is_named(folder):
+    (folder / "texts" / "000000.txt").write_text("walks " * 200_000)
+    assert load_packed(folder, 263).problems == {"000000": "caption file larger than 1 MB"}
 
 
 def test_a_damaged_cache_is_replaced(folder):

@@ -73,6 +73,8 @@ def test_large_variance_is_beta_except_at_the_last_step() -> None:
     small = GaussianDiffusion(schedule, sigma_small=True).p_mean_variance(x, x, t)
     torch.testing.assert_close(large.variance[1:, 0], schedule.betas[1:])
     assert large.variance[0, 0] == schedule.posterior_variance[1]
+    torch.testing.assert_close(large.log_variance.exp(), large.variance, rtol=1e-12, atol=0)
+    torch.testing.assert_close(small.log_variance[1:].exp(), small.variance[1:])
     assert torch.all(large.variance[1:] > small.variance[1:])
     assert torch.equal(large.mean, small.mean)
 
@@ -81,6 +83,8 @@ def test_coefficients_have_the_type_of_the_motion(diffusion) -> None:
     single = diffusion.q_sample(draw(1, 2).float(), torch.tensor([9]), draw(1, 2).float())
     double = diffusion.q_sample(draw(1, 2), torch.tensor([9]), draw(1, 2))
     assert (single.dtype, double.dtype) == (torch.float32, torch.float64)
+    fresh = GaussianDiffusion(diffusion.schedule)  # in which no coefficient is placed yet
+    assert torch.equal(double, fresh.q_sample(draw(1, 2), torch.tensor([9]), draw(1, 2)))
 
 
 def test_masked_error_of_a_hand_made_case() -> None:

@@ -328,3 +328,42 @@ def test_the_weights_of_a_consistency_student_are_those_of_ten_times_the_step() 
     diffusion = respaced(GaussianDiffusion(make_schedule("scaled_linear", 1000)), [1])
     found = sample_lcm(lambda x, t: torch.ones_like(x), diffusion, x, noise_from(None, x))
     torch.testing.assert_close(found, (0.25 * x + 10 * 100.25**0.5) / 100.25)
+
+
+def test_every_sample_and_step_has_noise_of_its_own() -> None:
+    x = torch.zeros(3, 2, 2)
+    noise = noise_from(torch.Generator().manual_seed(0), x)
+    first, second = noise(0), noise(1)
+    assert first.shape == x.shape
+    assert len(torch.cat([first, second]).flatten(1).unique(dim=0)) == 6
+    for sample in (sample_ancestral, partial(sample_ddim, eta=1.0), partial(sample_dpm, eta=1.0)):
+        rng = torch.Generator().manual_seed(0)
+        found = sample(shrink, make_diffusion(), torch.ones(3, 2, 2), noise_from(rng, x))
+        assert len(found.flatten(1).unique(dim=0)) == 3
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_the_solver_is_exact_where_x0_is_linear_in_the_log_snr(eta: float) -> None:
+    """Steps of any length: from the second on, the middle of a step is extrapolated exactly."""
+    full = make_diffusion(100)
+    kept = [3, 20, 31, 70, 84, 99]
+    diffusion = respaced(full, kept)
+    snr = half_log_snr(diffusion.schedule)
+    assert snr.diff().abs().max() > 2 * snr.diff().abs().min()
+    seen: list[Tensor] = []
+
+    def linear(x: Tensor, t: Tensor) -> Tensor:
+        seen.append(x)
+        return torch.full_like(x, 0.3 + 0.2 * float(snr[kept.index(int(t[0]))]))
+
+    noises = [draw(2, 5, 3, seed=10 + i) for i in range(5)]
+    sample_dpm(linear, diffusion, draw(2, 5, 3), noises.__getitem__, eta=eta)
+    signal, sigma = diffusion.tables["signal"], diffusion.tables["noise"]
+    for executed, index in enumerate(range(4, 0, -1), start=1):
+        h = snr[index - 1] - snr[index]
+        middle = 0.3 + 0.2 * (snr[index] + h / 2)
+        expected = sigma[index - 1] / sigma[index] * (-eta * h).exp() * seen[executed]
+        expected = expected + signal[index - 1] * (1 - (-(1 + eta) * h).exp()) * middle
+        spread = sigma[index - 1] * (1 - (-2 * eta * h).exp()).sqrt()
+        expected = expected + spread * noises[executed]
+        torch.testing.assert_close(seen[executed + 1], expected, rtol=0, atol=1e-9)

@@ -171,3 +171,26 @@ def test_steps_of_a_consistency_student() -> None:
     assert select_consistency_steps(1000, 50, 50) == list(range(19, 1000, 20))
     with pytest.raises(UserError, match="cannot take 11"):
         select_consistency_steps(1000, 11, 10)
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear"])
+@pytest.mark.parametrize("count", [10, 20, 30, 40])
+def test_steps_of_the_solver_leave_their_places_only_for_one_another(name: str, count: int) -> None:
+    """Each is the nearest to its place, or follows the one before, or leaves room for the rest."""
+    schedule = make_schedule(name, 50)
+    snr = half_log_snr(schedule)
+    places = torch.linspace(float(snr[0]), float(snr[-1]), count, dtype=snr.dtype)
+    nearest = (snr[:, None] - places).abs().argmin(dim=0).tolist()
+    kept = select_by_snr(schedule, count)
+    assert kept != nearest or len(set(nearest)) == count
+    for i, step in enumerate(kept):
+        follows = i > 0 and step == kept[i - 1] + 1 and step > nearest[i]
+        assert step == nearest[i] or follows or step == 50 - count + i < nearest[i]
+
+
+@pytest.mark.parametrize("steps", [2, 3, 50])
+def test_the_log_variance_of_the_last_step_is_that_of_the_one_before(steps: int) -> None:
+    """Its own would be the log of 0."""
+    found = make_schedule("cosine", steps).posterior_log_variance
+    assert found[0] == found[1]
+    assert torch.isfinite(found).all()

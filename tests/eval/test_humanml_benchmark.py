@@ -101,7 +101,7 @@ def test_whole_evaluation_is_written_and_repeatable(place: Path, tmp_path: Path)
 def test_motions_of_tokens_are_judged_like_any(place: Path, tmp_path: Path) -> None:
     folder = write_folders(tmp_path / "momask", HUMANML)
     path = evaluate(options_of(place, model_path=str(folder), dataset="humanml", replications=1))
-    assert path == folder / "eval_humanml_base_latest_gscale2.5_debug.log"
+    assert path == folder / "eval_humanml_base_latest_gscale4.0_debug.log"
     content = read_json(path.with_suffix(".json"))
     assert content["name"] == "base"
     assert not content["broken_motions"]["0"]

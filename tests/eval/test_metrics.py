@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_loaders.motion_quality import FOOT_HEIGHT, foot_skating
+from data_loaders.motion_quality import FOOT_HEIGHT, FOOT_SLIDE, foot_skating
 from data_loaders.skeleton import HUMANML
 from eval.metrics import (
     distance_matrix,
@@ -152,3 +152,36 @@ def test_only_fast_feet_near_the_floor_skate() -> None:
     half = standing()
     half[:, right, 0] = np.maximum(0, walk - walk[10])  # slides in the second half
     assert foot_skating(half, HUMANML) == 0.5
+
+
+def two_frames(foot: int, *steps: tuple[float, float, float]) -> np.ndarray:
+    """A body on the floor, one foot of which is at these places, frame after frame."""
+    joints = standing(len(steps))
+    joints[:, foot] = steps
+    return joints
+
+
+@pytest.mark.parametrize("foot", [HUMANML.left_foot[1], HUMANML.right_foot[1]])
+def test_where_skating_begins(foot: int) -> None:
+    """At 5 cm above the lowest place of any foot in the clip, and above 0.5 m/s along the floor."""
+    assert (FOOT_HEIGHT, FOOT_SLIDE) == (0.05, 0.5)
+    step = FOOT_SLIDE / HUMANML.fps
+    far, near = (0.1, 0.0, 0.0), (step, 0.0, 0.0)
+    assert foot_skating(two_frames(foot, (0, 0, 0), near), HUMANML) == 0, "at 0.5 m/s"
+    assert foot_skating(two_frames(foot, (0, 0, 0), (1.01 * step, 0, 0)), HUMANML) == 1
+    diagonal = (0.8 * step, 0.0, 0.8 * step)
+    assert foot_skating(two_frames(foot, (0, 0, 0), diagonal), HUMANML) == 1, "speed is a norm"
+    assert foot_skating(two_frames(foot, (0, 0, 0), (0, 0.04, 0)), HUMANML) == 0, "upwards"
+    assert foot_skating(two_frames(foot, (0, 0.05, 0), far), HUMANML) == 0, "at 5 cm"
+    assert foot_skating(two_frames(foot, (0, 0.049, 0), far), HUMANML) == 1
+    assert foot_skating(two_frames(foot, (0, 0, 0), (0.1, 0.3, 0)), HUMANML) == 1, "it lifts off"
+    assert foot_skating(two_frames(foot, (0, 0.3, 0), far), HUMANML) == 0, "it comes down"
+    lowest_last = two_frames(foot, (0, 0, 0), (0.1, 0, 0), (0.1, -0.06, 0))
+    assert foot_skating(lowest_last, HUMANML) == 0, "the floor is the lowest place of the clip"
+
+
+def test_a_frame_counts_once_whichever_feet_slide() -> None:
+    joints = standing(3)
+    for foot in (HUMANML.left_foot[1], HUMANML.right_foot[1]):
+        joints[1:, foot, 0] = 0.1
+    assert foot_skating(joints, HUMANML) == 0.5

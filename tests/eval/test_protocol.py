@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from eval.metrics import diversity, multimodality
 from eval.protocol import (
     MODEL,
     MODES,
@@ -16,6 +17,7 @@ from eval.protocol import (
     Figures,
     Protocol,
     distinct_pools,
+    measure,
     precision,
     report,
     run_replications,
@@ -105,6 +107,7 @@ def test_published_modes() -> None:
         assert MODES[mode].replications == replications
         assert MODES[mode].pools(clips=4000) == 32
         assert MODES[mode].diversity_pairs == 300
+        assert (MODES[mode].repeats, MODES[mode].multimodality_pairs) == (30, 10)
     assert MODES["mm_short"].repeated_pools == 4
     assert MODES["full"].repeated_pools == 4
     assert MODES["wo_mm"].repeated_pools == 0
@@ -112,7 +115,12 @@ def test_published_modes() -> None:
 
 def test_pools_are_full_and_limited_by_the_split() -> None:
     assert replace(SMALL, motions=65).pools(clips=1000) == 3
+    assert replace(SMALL, motions=64).pools(clips=1000) == 2
+    assert replace(SMALL, motions=1).pools(clips=1000) == 1
     assert SMALL.pools(clips=63) == 1
+    assert SMALL.pools(clips=64) == 2
+    repeated = [replace(SMALL, repeated_captions=n).repeated_pools for n in (0, 1, 31, 32, 33)]
+    assert repeated == [0, 1, 1, 2, 2]
 
 
 def test_a_small_split_has_fewer_pairs_of_diversity() -> None:
@@ -128,6 +136,10 @@ def test_splits_too_small_for_the_metrics_are_refused() -> None:
         replace(SMALL, diversity_pairs=64).check(clips=64, embedding_width=4)
     with pytest.raises(UserError, match="64 dimensions"):
         SMALL.check(clips=64, embedding_width=64)
+    many = replace(SMALL, motions=128, repeated_captions=100)
+    many.check(clips=128, embedding_width=4)
+    with pytest.raises(UserError, match="multimodality needs 4 pools"):
+        many.check(clips=127, embedding_width=4)
     with pytest.raises(UserError, match="multimodality needs 4 pools"):
         replace(SMALL, repeated_captions=100).check(clips=127, embedding_width=4)
 
@@ -147,6 +159,82 @@ def test_broken_motions_are_left_out_of_every_figure_and_named() -> None:
         assert ours[MODEL].r_precision.tolist() == theirs[MODEL].r_precision.tolist()
         assert len(ours[MODEL].broken) == 32
     assert "\n".join(lines).count("warning: left out, NaN or infinity: 32 motions (clips a, b, c)")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_one_broken_number_makes_a_broken_motion(value: float) -> None:
+    whole = Embeddings(points(0, 96), points(1, 96))
+    motions, repeats = whole.motions.copy(), np.stack([points(i, 6) for i in range(5)])
+    motions[64:, 2] = value
+    repeats[2:, 3, 1] = value
+    part = measure(replace(whole, motions=motions, repeated=repeats), whole.motions, SMALL, draws())
+    kept = Embeddings(whole.texts[:64], whole.motions[:64], repeats[:2])
+    expected = measure(kept, whole.motions, SMALL, draws())
+    assert part.to_json() == expected.to_json()
+    repeats[:, 0, 0] = value
+    none = measure(replace(kept, repeated=repeats), whole.motions, SMALL, draws())
+    assert none.multimodality is None
+
+
+@pytest.mark.parametrize(("figure", "needed"), [("fid", 5), ("diversity", 21), ("r_precision", 32)])
+def test_a_figure_needs_so_many_whole_motions_and_no_more(figure: str, needed: int) -> None:
+    real = points(1)
+    for count in (needed - 1, needed, needed + 1):
+        motions = points(2)
+        motions[count:] = np.nan
+        found = measure(Embeddings(points(0), motions), real, SMALL, draws())
+        assert (getattr(found, figure) is None) == (count < needed)
+
+
+def test_too_few_motions_are_an_error_where_none_is_broken() -> None:
+    few = Embeddings(points(0, 20), points(1, 20))
+    with pytest.raises(UserError, match="pools of 32"):
+        measure(few, points(2), SMALL, draws())
+
+
+def draws(seed: int = 7) -> np.random.RandomState:
+    return np.random.RandomState(seed)
+
+
+def test_the_order_of_drawing_is_kept() -> None:
+    """Seeds of published figures depend on it: generated, first walk, second walk; ground truth
+    before the model; R-Precision before Diversity before MultiModality."""
+    calls: list[str] = []
+    real = Embeddings(points(0), points(1), meanings=[f"m{i % 40}" for i in range(64)])
+    repeats = np.stack([points(i, 6) for i in range(5)])
+    model = replace(real, motions=points(2), repeated=repeats)
+
+    def generate(replication: int) -> Embeddings:
+        calls.append(f"generate {replication}")
+        return model
+
+    def ground_truth(walk: int) -> Embeddings:
+        calls.append(f"walk {walk}")
+        return real
+
+    rng = draws()
+    found = run_replications(
+        replace(SMALL, replications=2), generate, ground_truth, rng, lambda line: None
+    )
+    assert calls == ["generate 0", "walk 0", "walk 1", "generate 1", "walk 2", "walk 3"]
+    again = draws()
+    for figures in found:
+        for name, own in ((REAL, real), (MODEL, model)):
+            tops = precision(own.texts, own.motions, own.meanings, again)
+            assert figures[name].r_precision.tolist() == tops.tolist()
+            assert figures[name].diversity == diversity(own.motions, 20, again)
+        assert figures[MODEL].multimodality == multimodality(repeats, 2, again)
+    assert rng.randint(10**6) == again.randint(10**6)
+
+
+def test_every_item_of_a_meaning_is_drawn() -> None:
+    """Not only in its own pool, of which it is the first."""
+    meanings = [f"m{i % 40}" for i in range(80)]
+    pools = distinct_pools(meanings, draws())
+    drawn, counts = np.unique(pools[:, 1:], return_counts=True)
+    assert drawn.tolist() == list(range(80))
+    assert counts.sum() == 80 * 31
+    assert counts.max() < 3 * counts.min()
 
 
 def test_figures_that_too_few_whole_motions_leave_open_are_not_invented() -> None:

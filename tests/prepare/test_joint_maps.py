@@ -42,7 +42,7 @@ def test_a_mix_averages_positions(tmp_path):
         (("pelvis: Hips", "pelvis: {Hips: .nan}"), "between 0 and 1"),
         (("pelvis: Hips", "pelvis: {Hips: 2, Top: -1}"), "between 0 and 1"),
         (("pelvis: Hips", "pelvis: " + 2000 * "["), "not valid YAML"),
-        (("pelvis: Hips", "pelvis: Hips" + 100_000 * " "), "more than 100000 bytes"),
+        (("pelvis: Hips", "pelvis: Hips" + 2**18 * " "), "more than 262144 bytes"),
     ],
 )
 def test_joint_map_files_are_checked(tmp_path, change, message):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -218,3 +219,28 @@ def test_text_and_motion_widths_are_those_of_their_inputs() -> None:
     tmr = tiny_tmr()
     assert tmr.motion_encoder.nfeats == FEATURES
     assert tmr.text_encoder.nfeats == BuiltinEncoder.width
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_statistics_that_normalise_nothing_are_refused(folder: Path, value: float) -> None:
+    std = load_tensors(folder / "stats" / "std.pt")
+    std[2] = value
+    save_tensors(folder / "stats" / "std.pt", std)
+    with pytest.raises(UserError, match="standard deviation"):
+        TMR.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("num_layers", 10**9), ("num_layers", 200), ("latent_dim", 17), ("num_heads", 3)),
+        *(("dropout", "x"), ("ff_size", None), ("latent_dim", [])),
+    ],
+)
+def test_absurd_sizes_are_told_before_memory_is_taken(folder: Path, name: str, value) -> None:
+    config = read_json(folder / "config.json")
+    config["model"]["motion_encoder"][name] = value
+    write_json(folder / "config.json", config)
+    with pytest.raises(UserError, match=re.escape(str(folder))) as error:
+        TMR.load(folder)
+    assert "\n" not in str(error.value)

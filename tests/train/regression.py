@@ -1,5 +1,7 @@
 """The smallest task of the training loop: a linear regression, y = 2x."""
 
+from utils.start import entry_point
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from torch import nn
 from train.loop import Trainer, start_run
 from train.task import LoopOptions, StepResult, options_to_args
 from utils.files import save_tensors, write_json
+from utils.options import parse_options
 
 
 class Regression:
@@ -78,3 +81,13 @@ def train(folder: Path, task: type[Regression] = Regression, before=lambda step:
     regression = task(options, before)
     Trainer(regression, options, accelerator).run()
     return regression
+
+
+@entry_point
+def main() -> None:
+    options = parse_options(LoopOptions, description=__doc__)
+    Trainer(Regression(options), options, start_run(options)).run()
+
+
+if __name__ == "__main__":
+    main()

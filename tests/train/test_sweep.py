@@ -254,7 +254,7 @@ BAD = {
     "no row": ({"rows": {}}, "at least one row and one seed"),
     "seed twice": ({"seeds": [1, 1]}, "and no seed twice"),
     "part": ({"row": {}}, "has unknown options: row"),
-    "config": ({"common": {"config": "no.yaml"}}, "common: config no.yaml is not readable"),
+    "config": ({"common": {"config": "no.yaml"}}, "common: config no.yaml cannot be read"),
     "no base": ({"common": {"model_path": None}}, "model000750000.pt does not exist"),
     "gone base": ({"common": {"model_path": "gone.pt"}}, "--model_path gone.pt does not exist"),
     "gone reward": ({"common": {"reward_path": "gone"}}, "gone does not exist"),

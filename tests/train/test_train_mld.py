@@ -238,6 +238,7 @@ def test_bad_input_is_told_in_one_line_and_writes_nothing(
     assert "takes none" in refused("train_mld", *second, "--stage", "vae")
     assert "the VAE of" in refused("train_mld", *second, "--latent_dim", "4")
     assert "--num_heads 4" in refused("train_mld", *second, "--num_heads", "4")
+    assert "no multiple of" in refused("train_mld", "--stage", "vae", "--num_heads", "3")
     assert "must be odd" in refused("train_mld", "--stage", "vae", "--layers", "2")
     short = refused("train_mld", "--stage", "vae", "--max_positions", "30")
     assert "longer than this VAE's positions" in short

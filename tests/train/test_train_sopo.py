@@ -25,6 +25,7 @@ from train.preference.gate import GateDecision
 from train.preference.losses import DenoisingErrors, preferred_weight, sopo_loss
 from train.preference.pairs import PreferenceBatch
 from train.train_sopo import Options, PreferenceTask, report_probe
+from utils.errors import UserError
 
 KIT_FEATURES = 251
 ROUNDING = 1e-5  # products with and without gradient may take other kernels
@@ -239,6 +240,17 @@ def test_the_margin_scale_replaces_the_number_of_steps() -> None:
         disturb(task)
     margins = [t.step(make_batch(), 0, rng()).metrics["rewards/margins"] for t in (default, scaled)]
     assert margins[0].item() == pytest.approx(4 * margins[1].item(), rel=1e-4)
+
+
+def test_another_base_is_refused_on_resuming() -> None:
+    first, same, other = make_task(), make_task(), make_task()
+    disturb(first)  # what was trained since does not matter
+    same.load_state_dict(first.state_dict())
+    with torch.no_grad():
+        next(other.module.parameters()).flatten()[0] += 1
+    other = PreferenceTask(other.options, other.policy, other.reward, None, None)
+    with pytest.raises(UserError, match="holds other weights than those"):
+        other.load_state_dict(first.state_dict())
 
 
 def test_the_options_reach_the_candidates() -> None:

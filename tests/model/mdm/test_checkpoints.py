@@ -6,6 +6,7 @@ import warnings
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -123,7 +124,7 @@ def test_missing_and_damaged_files_are_told_in_one_line(path: Path, tmp_path) ->
     assert "does not exist" in refusal(tmp_path / "model000000001.pt")
     path.write_bytes(path.read_bytes()[:200])
     assert str(path) in refusal(path)
-    save_tensors(path, [1, 2])
+    save_tensors(path, [torch.zeros(10_000)])
     assert "no dictionary" in refusal(path)
     (path.parent / "args.json").unlink()
     assert "needs the args.json" in refusal(path)
@@ -181,3 +182,55 @@ def test_weights_load_into_a_bare_network(tmp_path) -> None:
     x, condition = random_motion(1, 6, 5), random_condition([1])
     t = torch.tensor([2])
     assert torch.equal(source(x, t, condition), target(x, t, condition))
+
+
+RIGHT = {("num_heads", "2"), ("dataset", 0)}  # as a YAML file may have it; not needed here
+WRONG = {
+    "latent_dim": ("wide", None, [], {}, True, 10**9, 17, 0.5, float("inf")),
+    "layers": ("many", 10**9, 250, -1, [2]),
+    "num_heads": (3, 0, "2"),
+    "dropout": ("half", float("nan"), -1, []),
+    "arch": (None, 3, ["gru"], "trans"),
+    "diffusion_steps": (10**9, 1, {}),
+    "pos_embed_max_len": (10**9, "x"),
+    "mask_frames": ("maybe", 2, []),
+    "text_encoder_type": (3, [], "word2vec"),
+    "noise_schedule": (None, "sigmoid"),
+    "dataset": (0,),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in WRONG.items() for value in values]
+)
+def test_options_of_another_type_are_told_or_taken(path: Path, name: str, value) -> None:
+    change_args(path, **{name: value})
+    if [name, value] in map(list, RIGHT):
+        load_generator(path)
+        return
+    message = refusal(path)
+    assert "args.json" in message or path.name in message
+
+
+@pytest.mark.parametrize("content", ["0", "[]", "null", '"x"'])
+def test_records_that_are_no_object_are_told(path: Path, content: str) -> None:
+    for record in ("args.json", "best.json"):
+        whole = path.parent / record
+        before = whole.read_text() if whole.exists() else '{"path": "model000000012.pt"}'
+        whole.write_text(content)
+        with pytest.raises(UserError, match=f"{record} must hold a JSON object"):
+            load_generator(path.parent)
+        whole.write_text(before)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("where", ["mean", "std"])
+def test_statistics_that_normalise_nothing_are_refused(path: Path, where: str, value) -> None:
+    with np.load(path.parent / "stats.npz") as file:
+        arrays = dict(file)
+    arrays[where][3] = value
+    np.savez(path.parent / "stats.npz", **arrays)
+    if where == "mean" and np.isfinite(value):
+        load_generator(path)
+    else:
+        assert "stats.npz" in refusal(path)

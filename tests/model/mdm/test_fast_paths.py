@@ -294,3 +294,41 @@ def sample_compiled(compiled: bool) -> Tensor:
 @pytest.mark.slow
 def test_the_compiled_network_samples_the_same_motion() -> None:
     torch.testing.assert_close(sample_compiled(True), sample_compiled(False), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("mask_frames", [True, False])
+def test_rollouts_that_need_too_much_memory_are_halved(mask_frames: bool, monkeypatch) -> None:
+    """The same motions, and no further attempt at what has failed once."""
+    generator = tiny_generator(KIT, mask_frames=mask_frames)
+    condition = generator.encode_text([f"a person walks {n}" for n in range(7)])
+    lengths = torch.tensor([40, 40, 60, 44, 80, 64, 48])
+
+    def draw() -> torch.Tensor:
+        return generator.draw(condition, lengths, torch.Generator().manual_seed(1))
+
+    expected, sizes, forward = draw(), [], type(generator.model).forward
+
+    def limited(self, x, *arguments):
+        sizes.append(len(x))
+        if len(x) > 4:  # two motions, with and without their text
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(self, x, *arguments)
+
+    monkeypatch.setattr(type(generator.model), "forward", limited)
+    torch.testing.assert_close(draw(), expected, rtol=1e-4, atol=1e-4)
+    assert max(sizes) > 4
+    steps = generator.levels
+    assert sum(size > 4 for size in sizes) < 8, "at the first of the steps alone"
+    assert sum(size <= 4 for size in sizes) >= 4 * steps
+
+
+def test_other_errors_of_the_network_are_not_tried_again(monkeypatch) -> None:
+    generator = tiny_generator(KIT)
+    condition = generator.encode_text(["a person walks"] * 4)
+
+    def broken(self, x, *arguments):
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(type(generator.model), "forward", broken)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        generator.draw(condition, torch.tensor([40] * 4))

@@ -165,7 +165,7 @@ WRONG = {
     ),
     "no number": (
         lambda root: edit_options(root / "base", latent_dim="wide"),
-        "latent_dim is 'wide', not a positive whole number",
+        "latent_dim is 'wide', not a whole number up to 65536",
     ),
     "no share": (
         lambda root: edit_options(root / "base", cond_drop_prob="often"),

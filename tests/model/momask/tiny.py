@@ -75,7 +75,8 @@ def write_folders(root: Path, skeleton: Skeleton = KIT, **rvq_changes) -> Path:
     """RVQ, both transformers and the length estimator; returns the base transformer's folder."""
     rvq = tiny_rvq(skeleton.feature_dim, **rvq_changes)
     stats: Statistics = tiny_stats(skeleton)
-    args = {"dataset_name": "kit", "text_encoder_type": "builtin"}
+    name = "kit" if skeleton == KIT else "t2m"
+    args = {"dataset_name": name, "text_encoder_type": "builtin"}
     save_tokens(root / "rvq", rvq, stats, args)
     base = tiny_transformer(BaseTransformer, BuiltinEncoder.width)
     save_transformer(root / "base", base, "rvq", args)

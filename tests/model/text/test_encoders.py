@@ -1,5 +1,7 @@
 """Text encoders: fixed values, independence of the batch, and the cache."""
 
+import contextlib
+import shutil
 import subprocess
 import sys
 
@@ -20,6 +22,7 @@ from model.text.encoders import (
 from tests.golden.text_encoders import write_distilbert
 from tests.paths import ROOT
 from utils.errors import UserError
+from utils.files import read_json, write_json
 
 CAPTIONS = ["a person walks", "a man raises his left arm and then kicks", ""]
 
@@ -158,6 +161,11 @@ def test_what_was_cached_before_changes_no_bit(kind: str, bert_folder: str) -> N
     assert torch.equal(unbroken.encode(captions).tokens, resumed.encode(captions).tokens)
 
 
+def test_a_caption_of_ten_megabytes_is_refused() -> None:
+    with pytest.raises(UserError, match="10000000 characters; shorten it"):
+        CachedTextEncoder(Counting()).encode(["a person walks", "a" * 10_000_000])
+
+
 def test_the_cache_keeps_order_and_drops_old_padding() -> None:
     cached = CachedTextEncoder(Counting(), batch_size=2)
     cached.encode(["a b c d e", "a", "a b"])
@@ -198,3 +206,70 @@ def test_a_caption_without_tokens_is_pooled_to_zero() -> None:
 
     found = PooledEncoder(Nothing()).encode(["", "walks fast"]).tokens[:, 0]
     torch.testing.assert_close(found, torch.tensor([[0.0], [2**0.5]]).expand(2, 3))
+
+
+CANARY = """
+from pathlib import Path
+Path({mark!r}).touch()
+from transformers import DistilBertConfig as Config, DistilBertModel as Model
+from transformers import DistilBertTokenizer as Tokenizer
+"""
+
+
+@pytest.mark.parametrize("kind", ["bert", "clip", "clip_large", "sentence_t5"])
+@pytest.mark.parametrize("model_type", ["distilbert", "unheard_of"])
+def test_no_code_of_a_folder_is_run_whatever_is_answered(
+    kind: str, model_type: str, bert_folder: str, tmp_path, monkeypatch
+) -> None:
+    folder, mark = tmp_path / "evil", tmp_path / "ran"
+    shutil.copytree(bert_folder, folder)
+    (folder / "evil.py").write_text(CANARY.format(mark=str(mark)))
+    entries = {
+        "config.json": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"},
+        "tokenizer_config.json": {"AutoTokenizer": ["evil.Tokenizer", None]},
+    }
+    for name, entry in entries.items():
+        content = read_json(folder / name)
+        content |= {"model_type": model_type, "auto_map": entry, "tokenizer_class": "Tokenizer"}
+        write_json(folder / name, content)
+    asked: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda text="": asked.append(text) or "y")
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    with contextlib.suppress(UserError):
+        build_text_encoder(kind, str(folder))
+    assert not mark.exists()
+    assert asked == []
+
+
+@pytest.mark.parametrize("kind", ["bert", "clip", "clip_large", "sentence_t5"])
+def test_pickled_weights_are_refused(kind: str, bert_folder: str, tmp_path) -> None:
+    folder = tmp_path / "pickled"
+    shutil.copytree(bert_folder, folder)
+    (folder / "model.safetensors").unlink()
+    torch.save({"a": torch.zeros(1)}, folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match="cannot load the folder"):
+        build_text_encoder(kind, str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("model.safetensors", b""),
+        ("model.safetensors", b"\xff" * 100),
+        ("config.json", b"{"),
+        ("config.json", b"[]"),
+        ("config.json", b'{"model_type": "distilbert", "dim": "wide"}'),
+        ("config.json", b'{"model_type": "distilbert", "n_layers": []}'),
+        ("tokenizer_config.json", b"\xff"),
+        ("tokenizer.json", b"[1"),
+    ],
+)
+def test_damaged_folders_are_told_in_one_line(
+    name: str, content: bytes, bert_folder: str, tmp_path
+) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(bert_folder, folder)
+    (folder / name).write_bytes(content)
+    with pytest.raises(UserError, match="cannot load the folder") as error:
+        build_text_encoder("bert", str(folder))
+    assert "\n" not in str(error.value)
