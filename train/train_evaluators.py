@@ -146,7 +146,7 @@ def save_inputs(
 ) -> None:
     """Options, word vectors and statistics, where `EvaluatorFiles` looks for them."""
     save_dir = Path(options.save_dir)
-    args = {**options_to_args(options), "word_vectors": words, "provenance": provenance()}
+    args = {**options_to_args(options), "vectors_from": words, "provenance": provenance()}
     write_json(save_dir / "args.json", args)
     vectorizer.save(save_dir / "glove")
     for name, value in (("mean", stats.mean), ("std", stats.std)):

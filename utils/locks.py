@@ -6,6 +6,7 @@ import os
 import platform
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn, TextIO
 
@@ -44,6 +45,8 @@ class FolderLock:
         self.released.set()
         self.path.unlink(missing_ok=True)
         self.file.close()
+        with suppress(OSError):  # a run that was refused leaves no empty folder
+            self.folder.rmdir()
 
     def check(self) -> None:
         """Raises UserError where another process holds the lock now."""

@@ -12,6 +12,7 @@ finiteness.
 """
 
 import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -24,7 +25,13 @@ TAIL = b"\nsha256 "  # before the digits at the end of a file
 JSON_KEY = "file_sha256"
 ENTRY = b'{\n    "file_sha256": "'  # before them in JSON, and after them:
 ENTRY_END = b'",\n'
-ROOM = {"sha256": "0" * DIGITS, "sealed": "sha256"}  # metadata; the second tells a damaged first
+ROOM = {"sha256": "0" * DIGITS}  # metadata; one entry, as the order of several is anybody's guess
+MARK = b'"sha256":"'  # before the digits
+DAMAGED_MARK = re.compile(
+    b"(?:%b)[0-9a-f]{64}"
+    % b"|".join(re.escape(MARK[:i]) + b"." + re.escape(MARK[i + 1 :]) for i in range(len(MARK))),
+    re.DOTALL,
+)
 ZIP_END = b"PK\x05\x06"  # the last record of a zip archive; its last two bytes count the comment
 ZIP_END_SIZE = 22
 
@@ -108,10 +115,9 @@ def _check_tail(file: BinaryIO) -> bool:
 def _room(file: BinaryIO) -> tuple[bytes, int]:
     """The header of a .safetensors file, and where its digits are; -1 where it has no seal."""
     header = file.read(min(int.from_bytes(file.read(8), "little"), 100_000_000))
-    mark = b'"sha256":"'
-    if mark in header:
-        return header, header.index(mark) + len(mark)
-    return header, 0 if b'"sealed":"sha256"' in header else -1
+    if MARK in header:
+        return header, header.index(MARK) + len(MARK)
+    return header, 0 if DAMAGED_MARK.search(header) else -1
 
 
 def _blank_digest(file: BinaryIO, header: bytes, place: int) -> bytes:

@@ -7,7 +7,7 @@ every call, one candidate at a time, and one network call per kind of error.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -85,13 +85,12 @@ class PlainGenerator(MDMGenerator):
 
     @staticmethod
     def of(generator: MDMGenerator) -> "PlainGenerator":
-        fields = {name: getattr(generator, name) for name in generator.__dataclass_fields__}
+        known = {field.name: getattr(generator, field.name) for field in fields(generator)}
         model = PlainMDM.of(generator.model)
-        return PlainGenerator(**(fields | {"model": model, "autocast": None, "compiled": False}))
+        return PlainGenerator(**(known | {"model": model, "autocast": None, "compiled": False}))
 
     def with_model(self, model: torch.nn.Module) -> "PlainGenerator":
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return PlainGenerator(**(fields | {"model": model}))
+        return replace(self, model=model)
 
     def encode_text(self, captions: list[str]) -> Condition:
         return self.text_encoder.encoder.encode(captions).to(self.device)

@@ -89,18 +89,18 @@ class Handler(BaseHTTPRequestHandler):
             self.refuse(HTTPStatus.CONFLICT, "another motion is being made; try again")
         else:
             try:
-                self.make(self.rfile.read(length))
+                content, status = self.make(self.rfile.read(length)), HTTPStatus.OK
+            except (UserError, ValueError) as error:
+                content, status = {"error": str(error)}, HTTPStatus.BAD_REQUEST
             finally:
-                self.busy.release()
+                self.busy.release()  # before the answer, after which the page may ask again
+            self.answer_json(content, status)
 
-    def make(self, body: bytes) -> None:
-        try:
-            wish = Wish.read(json.loads(body))
-            page, motions = describe(self.studio.fulfil(wish), self.studio.skeleton)
-        except (UserError, ValueError) as error:
-            self.refuse(HTTPStatus.BAD_REQUEST, str(error))
-        else:
-            self.answer_json({"page": page | {"pages": [], "number": 0}, "motions": motions})
+    def make(self, body: bytes) -> dict[str, Any]:
+        """The motions that a wish asks for. Raises UserError and ValueError for what is none."""
+        wish = Wish.read(json.loads(body))
+        page, motions = describe(self.studio.fulfil(wish), self.studio.skeleton)
+        return {"page": page | {"pages": [], "number": 0}, "motions": motions}
 
     def is_addressed(self) -> bool:
         """Does the request name this host? A name that a foreign site points here is refused."""

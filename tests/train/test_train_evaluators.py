@@ -192,7 +192,7 @@ def test_glove_is_used_and_stored_where_it_is_given(folder: Path, tmp_path: Path
     short = ("--movement_steps", "1", "--num_steps", "1", "--glove_dir", str(glove))
     train(folder, tmp_path / "run", *short)
     assert f"word vectors: {glove}" in capsys.readouterr().out
-    assert read_json(tmp_path / "run" / "args.json")["word_vectors"] == str(glove)
+    assert read_json(tmp_path / "run" / "args.json")["vectors_from"] == str(glove)
     state = load_tensors(finest(tmp_path / "run"))
     assert state["text_encoder"]["pos_emb.weight"].shape == (9, 15)
     assert WordVectorizer.load(tmp_path / "run" / "glove").vectors.shape[1] == 9
