@@ -17,7 +17,7 @@ order, the first and the last among them.
 
 from utils.start import entry_point
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from data_loaders.skeleton import Skeleton
 from eval.judging import JudgedOptions, load_judge, scores
 from eval.motion_sets import MotionSet, generated_motions, load_model, real_motions
 from model.checkpoint_files import read_model_args
+from sample.small_gif import write_small_gif
 from sample.video import Panel, video_suffix, write_video
 from sample.viewer.page import Motion, Run, write_pages
 from utils.errors import UserError
@@ -40,7 +41,6 @@ from utils.options import option, parse_options
 from utils.provenance import provenance
 from utils.tables import markdown_table
 
-PANEL_SIZE = 180  # pixels: four panels fit a page of text
 REAL = "real"
 
 
@@ -51,7 +51,6 @@ class Options(JudgedOptions):
     overwrite: bool = option(False, "write into an existing folder")
     count: int = option(2, "captions of each kind: gain, median, loss", minimum=1)
     page_captions: int = option(60, "captions on the page for the browser", minimum=1)
-    video_fps: float = option(5.0, "about so many frames per second; files grow with it", minimum=1)
     video: str = option("gif", "gif is shown inside Markdown", choices=("auto", "mp4", "gif"))
 
     def validate(self) -> None:
@@ -197,23 +196,18 @@ def animate(
     shown: list[tuple[Choice, Example]],
     compared: Comparison,
     skeleton: Skeleton,
-    fps: float,
 ) -> None:
-    """A row per example: real data and the models side by side below the caption.
-
-    Every n-th frame is drawn, n chosen so that about `fps` frames per second remain.
-    """
-    step = max(1, round(skeleton.fps / fps))
+    """A row per example: real data and the models side by side below the caption."""
     rows = [
         [
-            Panel(joints_of(part, choice.row, skeleton)[::step], name, example.note(name))
+            Panel(joints_of(part, choice.row, skeleton), name, example.note(name))
             for name, part in compared.motions.items()
         ]
         for choice, example in shown
     ]
-    slower = replace(skeleton, fps=skeleton.fps / step)
     captions = [example.caption for _, example in shown]
-    write_video(path, rows, slower, title=captions, panel_size=PANEL_SIZE)
+    write = write_small_gif if path.suffix == ".gif" else write_video
+    write(path, rows, skeleton, title=captions)
 
 
 def page_runs(compared: Comparison, skeleton: Skeleton, count: int, seed: int) -> list[Run]:
@@ -281,7 +275,7 @@ def run(options: Options) -> str:
     films = {example.file: [(choice, example)] for choice, example in shown}
     films[f"examples{suffix}"] = shown[:: options.count]  # the first gain, median and loss
     for file, rows in tqdm(films.items(), desc="animations"):
-        animate(folder / file, rows, compared, skeleton, options.video_fps)
+        animate(folder / file, rows, compared, skeleton)
     runs = page_runs(compared, skeleton, options.page_captions, options.seed)
     write_pages(folder, runs, skeleton, title=f"{options.dataset}, {options.split} split")
     page = format_examples(examples, summarize(compared, options))

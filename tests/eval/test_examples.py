@@ -9,6 +9,7 @@ from eval import examples as script
 from eval.examples import REAL, Choice, Comparison, Options, choose, run
 from eval.motion_sets import MotionSet
 from prepare.procedural import dataset as synthetic
+from sample import small_gif
 from tests.sample.checkpoints import write_tiny_checkpoint
 from tests.sample.viewer_pages import read_page
 from tests.tmr.tiny import tiny_tmr
@@ -16,6 +17,12 @@ from utils.errors import UserError
 from utils.files import read_json
 
 pytest.importorskip("PIL")
+
+
+@pytest.fixture(autouse=True)
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The drawings are the quickest ones."""
+    monkeypatch.setattr(small_gif, "QUALITIES", small_gif.QUALITIES[-1:])
 
 
 def test_first_middle_and_last_of_the_ranking_are_chosen() -> None:
@@ -84,10 +91,10 @@ def options(place, models: str, output, **changes) -> Options:
 def test_tables_and_panels_hold_what_was_scored(place, tmp_path, monkeypatch) -> None:
     videos = {}
 
-    def record(path, panels, skeleton, *, title, panel_size):
+    def record(path, panels, skeleton, *, title):
         videos[path.name] = (panels, skeleton.fps, title)
 
-    monkeypatch.setattr(script, "write_video", record)
+    monkeypatch.setattr(script, "write_small_gif", record)
     page = run(options(place, "ac", tmp_path / "out"))
     report = read_json(tmp_path / "out" / "examples.json")
     assert (tmp_path / "out" / "examples.md").read_text() == page
@@ -106,9 +113,10 @@ def test_tables_and_panels_hold_what_was_scored(place, tmp_path, monkeypatch) ->
         assert [p.caption for p in panels] == ["real", "a", "c"]
         assert all(panel.note.startswith(f"judge {scores[panel.caption]:.3f}") for panel in panels)
         features = np.load(place / "data" / "new_joint_vecs" / f"{example['clip']}.npy")
-        assert fps == 5, "every fourth frame"
-        assert {len(panel.joints) for panel in panels} == {len(features) // 4}
-        heights = features[: len(features) // 4 * 4 : 4, 3]
+        assert fps == 20
+        lengths = {len(panel.joints) for panel in panels}
+        assert lengths == {len(features) // 4 * 4}, "motions are cut to whole units of 4 frames"
+        heights = features[: len(panels[0].joints), 3]
         np.testing.assert_allclose(panels[0].joints[:, 0, 1], heights, atol=1e-4)
     shown = read_page(tmp_path / "out" / "index.html")
     assert shown["runs"] == ["real", "a", "c"]
@@ -132,10 +140,10 @@ def test_rewards_and_facts_stand_below_the_panels(place, tmp_path, monkeypatch) 
     """The facts of a caption hold on its own clip; the last of three models is ranked."""
     notes = {}
 
-    def record(path, panels, skeleton, *, title, panel_size):
+    def record(path, panels, skeleton, *, title):
         notes[path.name] = {panel.caption: panel.note for panel in panels[0]}
 
-    monkeypatch.setattr(script, "write_video", record)
+    monkeypatch.setattr(script, "write_small_gif", record)
     reward = str(place / "judge")
     run(options(place, "abc", tmp_path / "out", reward_path=reward))
     for example in read_json(tmp_path / "out" / "examples.json")["examples"]:
@@ -150,7 +158,7 @@ def test_rewards_and_facts_stand_below_the_panels(place, tmp_path, monkeypatch) 
 
 
 def test_equal_models_gain_nothing_because_the_noise_is_the_same(place, tmp_path) -> None:
-    run(options(place, "ab", tmp_path / "out", video_fps=1.0))
+    run(options(place, "ab", tmp_path / "out"))
     report = read_json(tmp_path / "out" / "examples.json")
     assert [example["gain"] for example in report["examples"]] == [0, 0, 0]
     assert report["share_of_gains"] == 0
@@ -169,7 +177,7 @@ def test_a_caption_with_a_broken_motion_is_left_out(place, tmp_path, monkeypatch
         return motions
 
     monkeypatch.setattr(script, "generated_motions", broken)
-    monkeypatch.setattr(script, "write_video", lambda *_, **__: None)
+    monkeypatch.setattr(script, "write_small_gif", lambda *_, **__: None)
     run(options(place, "ac", tmp_path / "out"))
     assert read_json(tmp_path / "out" / "examples.json")["captions"] == 5
     assert "1 captions left out" in capsys.readouterr().out
