@@ -12,20 +12,23 @@ from utils.start import entry_point
 from dataclasses import dataclass
 
 from model.families import GeneratorOptions
-from model.shipped import MODEL_FILE, SHIPPED
+from model.shipped import MODEL_FILE, REWARD_FILE, SHIPPED
 from sample.live.server import open_server
 from sample.live.studio import Studio
 from utils.options import option, parse_options
+
+OWN = str(SHIPPED / MODEL_FILE)
 
 
 @dataclass
 class Options(GeneratorOptions):
     """Sampler, steps, guidance and seed are what the page starts with."""
 
-    model_path: str = option(
-        str(SHIPPED / MODEL_FILE), "checkpoint; by default the small one of the project"
-    )
+    model_path: str = option(OWN, "checkpoint; by default the small one of the project")
     compare: list[str] = option([], "further checkpoints, shown beside it")
+    reward_path: str = option(
+        "", "TMR that keeps the best of several motions; none = that of the project's own model"
+    )
     host: str = option("127.0.0.1", "address to listen on; others than this machine reach 0.0.0.0")
     port: int = option(7860, "port to listen on; 0 = any that is free", minimum=0, maximum=65535)
 
@@ -33,7 +36,10 @@ class Options(GeneratorOptions):
 @entry_point
 def main() -> None:
     options = parse_options(Options, description=__doc__)
-    studio = Studio.load([options.model_path, *options.compare], options)
+    reward_path = options.reward_path
+    if options.model_path == OWN:
+        reward_path = reward_path or str(SHIPPED / REWARD_FILE)
+    studio = Studio.load([options.model_path, *options.compare], options, reward_path)
     with open_server(studio, options.host, options.port) as server:
         print(f"http://{options.host}:{server.server_port}  (Ctrl+C ends it)", flush=True)
         server.serve_forever()

@@ -13,6 +13,9 @@ from diffusion.sampling import SAMPLERS, SamplerOptions
 from export.formats import ExportOptions, NamedMotion, export_motions
 from model.checkpoint_files import read_model_args
 from model.families import GeneratorOptions, MotionFamily
+from rewards.best_of import BestOf
+from rewards.seam import Reward
+from rewards.tmr import TMRReward
 from sample.generation import (
     motion_frames,
     safe_name,
@@ -38,6 +41,7 @@ class Wish:
     steps: int = option(0, "denoising steps; 0 = all of the model's", minimum=0, maximum=1000)
     seed: int = option(10, "seed of the noise", minimum=0, maximum=2**31)
     variants: int = option(1, "motions per model", minimum=1, maximum=8)
+    best_of: int = option(1, "motions of which the reward keeps one", minimum=1, maximum=16)
 
     @staticmethod
     def read(content: Any) -> "Wish":
@@ -91,16 +95,21 @@ class Download:
 
 @dataclass
 class Studio:
-    """Loaded models by name, all of one skeleton; the motions that they made last."""
+    """Loaded models by name, all of one skeleton; the motions that they made last.
+
+    reward: what chooses the best of several motions; without it there is no choice.
+    """
 
     generators: dict[str, MotionFamily]
     options: GeneratorOptions
+    reward: Reward | None = None
     progress: Progress = field(default_factory=Progress)
     made: list[Run] = field(default_factory=list)
 
     @staticmethod
-    def load(paths: Sequence[str], options: GeneratorOptions) -> "Studio":
-        """Raises UserError for what is no checkpoint, and for models of different skeletons."""
+    def load(paths: Sequence[str], options: GeneratorOptions, reward_path: str = "") -> "Studio":
+        """reward_path: of a TMR; none = no choice. Raises UserError for what is no checkpoint, and
+        for models of different skeletons."""
         for path in paths:
             read_model_args(path)
         device = pick_device(options.device)
@@ -111,7 +120,11 @@ class Studio:
             generators[name] = options.load_generator(path, device)
             if len({generator.skeleton for generator in generators.values()}) > 1:
                 raise UserError(f"{path} has another skeleton than {paths[0]}")
-        return Studio(generators, options)
+        studio = Studio(generators, options)
+        if reward_path:
+            text_encoder = options.text_encoder_path
+            studio.reward = TMRReward.load(reward_path, device, text_encoder, studio.skeleton)
+        return studio
 
     @property
     def skeleton(self) -> Skeleton:
@@ -130,7 +143,12 @@ class Studio:
         )
 
     def fulfil(self, wish: Wish) -> list[Run]:
-        """A run per model and variant. Raises UserError for a length that the models lack."""
+        """A run per model and variant. Raises UserError for a length that the models lack, and for
+        a choice without a reward."""
+        if wish.best_of > 1 and self.reward is None:
+            raise UserError(
+                f"best_of {wish.best_of} needs a reward; start the page with --reward_path"
+            )
         frames = motion_frames(wish.seconds, self.skeleton)
         self.progress = Progress(models=len(self.generators))
         runs = []
@@ -138,6 +156,8 @@ class Studio:
             sampler = SamplerOptions(wish.sampler, wish.steps or None)
             guided = replace(generator, guidance=wish.guidance, sampler=sampler)
             settings = replace(self.options, seed=wish.seed)
+            if wish.best_of > 1 and self.reward is not None:
+                guided = BestOf(guided, self.reward, wish.best_of, self.options.batch_size)
             prompts = [wish.prompt] * wish.variants
             lengths = torch.full((wish.variants,), frames)
             with torch.inference_mode():

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from data_loaders.skeleton import KIT
 from model.families import GeneratorOptions
+from model.seam import Samples
 from sample.live.server import open_server
 from sample.live.studio import Progress, Studio, Wish
 from tests.sample.checkpoints import write_tiny_checkpoint
@@ -107,7 +109,16 @@ def test_the_seed_and_the_guidance_decide(studio: Studio) -> None:
 def test_the_page_holds_form_and_viewer_and_asks_nobody_else(port: int) -> None:
     status, page = ask(port, "GET", "/")
     assert status == 200
-    for name in ("prompt", "seconds", "guidance", "sampler", "steps", "seed", "variants"):
+    for name in (
+        "prompt",
+        "seconds",
+        "guidance",
+        "sampler",
+        "steps",
+        "seed",
+        "variants",
+        "best_of",
+    ):
         assert f'name="{name}"' in page
     assert "connect-src 'self'" in page
     assert "<option selected>ancestral</option>" in page
@@ -142,6 +153,27 @@ def test_foreign_sites_and_other_requests_are_refused(port: int) -> None:
     assert ask(port, "POST", "/motions", WISH | {"prompt": "a" * 20_000})[0] == 400
     assert ask(port, "POST", "/elsewhere", WISH)[0] == 400
     assert ask(port, "GET", "/../../etc/passwd")[0] == 404
+
+
+def test_the_reward_keeps_the_best_of_several(studio: Studio, monkeypatch) -> None:
+    wish = Wish(prompt="a person waves", seconds=0.5, steps=2, sampler="ddim", best_of=3)
+    with pytest.raises(UserError, match="best_of 3 needs a reward; start the page with --reward"):
+        studio.fulfil(wish)
+
+    class Highest:
+        """The reward of a motion is the height of its root in the last frame."""
+
+        def score(self, motions: Samples, captions: list[str]) -> Tensor:
+            assert captions == [wish.prompt] * 3
+            scores.append(motions.x[:, -1, 3])
+            return scores[-1]
+
+    scores: list[Tensor] = []
+    monkeypatch.setattr(studio, "reward", Highest())
+    runs = studio.fulfil(wish)
+    assert [len(run.motions) for run in runs] == [1, 1]
+    for run, found in zip(runs, scores, strict=True):
+        assert run.motions[0].joints[-1, 0, 1] == pytest.approx(float(found.max()), abs=1e-5)
 
 
 def test_one_wish_at_a_time(tmp_path, monkeypatch) -> None:
