@@ -201,6 +201,12 @@ class TransformerTask(CaptionedStage):
     module: BaseTransformer | ResidualTransformer
     shown = ("accuracy",)
     best_file: str
+    network: type[BaseTransformer] | type[ResidualTransformer]
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        config, width = self.options.transformer_config(), self.text_encoder.width
+        self.module = self.network(config, self.tokens.vocabulary, width).to(self.device)
 
     def save(self, save_dir: Path, step: int, average: nn.Module | None, best: bool) -> Path:
         """``latest.tar``, or the stage's file for the best on val."""
@@ -215,13 +221,8 @@ class TransformerTask(CaptionedStage):
 class BaseTask(TransformerTask):
     """The base transformer: ids of layer 0 from partly masked ones."""
 
-    best_file = BEST_BASE
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        config = self.options.transformer_config()
-        width = self.text_encoder.width
-        self.module = BaseTransformer(config, self.tokens.vocabulary, width).to(self.device)
+    best_file, network = BEST_BASE, BaseTransformer
+    module: BaseTransformer
 
     def token_loss(self, batch: MotionBatch, draws: Draws, hidden: Tensor | None) -> TokenLoss:
         ids, valid = self.encode(batch)
@@ -236,13 +237,8 @@ class BaseTask(TransformerTask):
 class ResidualTask(TransformerTask):
     """The residual transformer: ids of one layer from those below."""
 
-    best_file = RESIDUAL.file
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        config = self.options.transformer_config()
-        width = self.text_encoder.width
-        self.module = ResidualTransformer(config, self.tokens.vocabulary, width).to(self.device)
+    best_file, network = RESIDUAL.file, ResidualTransformer
+    module: ResidualTransformer
 
     def token_loss(self, batch: MotionBatch, draws: Draws, hidden: Tensor | None) -> TokenLoss:
         ids, valid = self.encode(batch)

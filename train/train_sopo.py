@@ -19,13 +19,10 @@ from utils.start import entry_point
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from torch import nn
 
 from data_loaders.humanml import MotionBatch, MotionDataset
-from data_loaders.vocabulary import write_words
 from model.compiled import CompileOptions
 from model.families import load_generator
 from model.lora import LoraOptions, add_lora
@@ -39,9 +36,8 @@ from train.preference.fixed_pairs import PairStore
 from train.preference.methods import METHODS
 from train.preference.pairs import Key
 from train.preference_task import AlgorithmOptions, AlgorithmTask, report_probe
-from train.task import options_to_args
 from train.token_preference import check_token_pairs, with_token_options
-from train.tuning import TuningOptions, samples_of, validation_reward
+from train.tuning import MotionTuning, TuningOptions, samples_of
 from utils.errors import UserError
 from utils.options import option, parse_options
 
@@ -56,7 +52,7 @@ class Options(AlgorithmOptions, RewardOptions, LoraOptions, CompileOptions, Tuni
         self.model_path = self.resume_checkpoint or self.model_path
 
 
-class PreferenceTask(AlgorithmTask[MotionBatch]):
+class PreferenceTask(MotionTuning, AlgorithmTask[MotionBatch]):
     """Algorithm 1 on the clips of a dataset; `store` holds the fixed pairs."""
 
     def __init__(
@@ -79,22 +75,6 @@ class PreferenceTask(AlgorithmTask[MotionBatch]):
 
     def samples_of(self, batch: MotionBatch) -> tuple[Samples, list[Key]]:
         return samples_of(batch.to(self.policy.device))
-
-    def validate(self) -> dict[str, float]:
-        """Mean reward of motions generated for the first val captions, from one fixed noise."""
-        options = self.options
-        return validation_reward(
-            self.policy,
-            self.reward,
-            self.val_data,
-            batch_size=options.batch_size,
-            count=options.val_motions,
-            seed=options.seed,
-        )
-
-    def save(self, save_dir: Path, step: int, average: nn.Module | None, best: bool) -> Path:
-        write_words(save_dir, self.data.captions())
-        return self.policy.save(save_dir, step, average, options_to_args(self.options))
 
 
 def open_pairs(options: Options) -> PairStore:

@@ -1,17 +1,20 @@
 """What tuning a generator by a reward shares, whatever the method."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data_loaders.humanml import MotionBatch, MotionDataset
+from data_loaders.vocabulary import write_words
 from model.seam import Generator, Samples
 from rewards.seam import Reward
 from train.data import fixed_batches
 from train.inspection import InspectionOptions
 from train.preference.pairs import Key
-from train.task import LoopOptions
+from train.task import LoopOptions, options_to_args
 from utils.options import option, with_default
 
 
@@ -59,3 +62,29 @@ def validation_reward(
             break
     mean = float(torch.cat(rewards).mean())
     return {"score": 1 - mean, "reward": mean}
+
+
+class MotionTuning:
+    """Validation and checkpoints of a task that tunes `policy` on the captions of a dataset."""
+
+    options: Any  # `TuningOptions`, and what the task adds
+    policy: Generator
+    reward: Reward
+    data: MotionDataset
+    val_data: MotionDataset
+
+    def validate(self) -> dict[str, float]:
+        """Mean reward of motions generated for the first val captions, from one fixed noise."""
+        options = self.options
+        return validation_reward(
+            self.policy,
+            self.reward,
+            self.val_data,
+            batch_size=options.batch_size,
+            count=options.val_motions,
+            seed=options.seed,
+        )
+
+    def save(self, save_dir: Path, step: int, average: nn.Module | None, best: bool) -> Path:
+        write_words(save_dir, self.data.captions())
+        return self.policy.save(save_dir, step, average, options_to_args(self.options))

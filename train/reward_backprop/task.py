@@ -1,14 +1,12 @@
 """Reward back-propagation as one `Task` of the training loop: loss = -mean reward."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from data_loaders.humanml import MotionBatch, MotionDataset
-from data_loaders.vocabulary import write_words
 from diffusion.gaussian import GaussianDiffusion
 from diffusion.samplers import Denoiser
 from model.seam import Generator, Samples
@@ -18,8 +16,8 @@ from train.data import steps_per_epoch, training_batches
 from train.preference.pairs import captions_of
 from train.reward_backprop.options import BackpropOptions
 from train.reward_backprop.rollout import Rollout
-from train.task import StepResult, options_to_args
-from train.tuning import samples_of, validation_reward
+from train.task import StepResult
+from train.tuning import MotionTuning, samples_of
 
 
 class DiffusionGenerator(Generator, Protocol):
@@ -29,7 +27,7 @@ class DiffusionGenerator(Generator, Protocol):
         """What a sampler runs on: x0 of x shaped like `like`, and the executed steps."""
 
 
-class RewardBackpropTask:
+class RewardBackpropTask(MotionTuning):
     """The reward of the policy's own samples for the captions of a dataset, ascended directly.
 
     Only the denoiser is trained; reward, text encoder and VAE are frozen, and dropout is off. The
@@ -114,22 +112,6 @@ class RewardBackpropTask:
         """Mean error of the dataset's motions at levels that are all alike likely."""
         t = torch.randint(self.policy.levels, (len(motions),), generator=rng, device=rng.device)
         return self.policy.error(motions, t, self.policy.noise(motions, rng), condition).mean()
-
-    def validate(self) -> dict[str, float]:
-        """Mean reward of motions generated for the first val captions, from one fixed noise."""
-        options = self.options
-        return validation_reward(
-            self.policy,
-            self.reward,
-            self.val_data,
-            batch_size=options.batch_size,
-            count=options.val_motions,
-            seed=options.seed,
-        )
-
-    def save(self, save_dir: Path, step: int, average: nn.Module | None, best: bool) -> Path:
-        write_words(save_dir, self.data.captions())
-        return self.policy.save(save_dir, step, average, options_to_args(self.options))
 
     def state_dict(self) -> dict[str, Any]:
         return {"x": self.x}
