@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from train.plans import Places, carry_out, read_plans
+from utils.cores import usable_cores
 from utils.options import option, parse_options
 
 
@@ -34,7 +35,8 @@ def main() -> None:
     places = Places(results=str(folder))
     if options.full:
         places = replace(places, weights=str(folder / "embedded"))
-    carry_out(read_plans(names, places), folder, options.dry_run, show=True)
+    jobs = min(2, usable_cores())
+    carry_out(read_plans(names, places), folder, options.dry_run, jobs, show=True)
 
 
 if __name__ == "__main__":

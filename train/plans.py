@@ -9,6 +9,9 @@
     - name: captions
       ...
       used_by: dataset                      not needed any more once that stage is finished
+    - name: table
+      after: [base]                         may run beside others that come after base; not given =
+                                            alone, after all that stand before it
 
 In options, the fields of `Places` stand for what the caller says: {bvh_dir}, {weights} and so on.
 """
@@ -16,7 +19,7 @@ In options, the fields of `Places` stand for what the caller says: {bvh_dir}, {w
 import os
 import signal
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +75,7 @@ class Entry:
     options: dict[str, Any] = field(default_factory=dict)
     product: str = ""
     used_by: str = ""
+    after: list[str] | None = None
 
     @property
     def needs_archives(self) -> bool:
@@ -149,12 +153,31 @@ def read_plan(name: str, places: Places, dry_run: bool = False) -> list[Stage]:
             f"--bvh_dir {places.bvh_dir} has no index.csv; name the folder of motion capture "
             "that docs/mocap.md describes, or use --benchmark synthetic, which needs none"
         )
-    return [made[e.name] for e in needed]
+    return in_order(name, needed, made)
+
+
+def in_order(plan: str, entries: Sequence[Entry], made: dict[str, Stage]) -> list[Stage]:
+    """The stages, each with all those that it waits for. Raises UserError for unknown names."""
+    stages: dict[str, Stage] = {}
+    for entry in entries:
+        names = stages if entry.after is None else entry.after
+        if unknown := set(names) - made.keys():
+            raise UserError(
+                f"plan {plan}: {entry.name} comes after {unknown.pop()}, which it lacks"
+            )
+        before = [stages[name] for name in names if name in stages]
+        titles = frozenset(stage.title for stage in before).union(*(s.after for s in before))
+        stages[entry.name] = replace(made[entry.name], after=titles)
+    return list(stages.values())
 
 
 def read_plans(names: Sequence[str], places: Places, dry_run: bool = False) -> list[Stage]:
-    """Several plans in a row; what two of them make is made once."""
-    stages = {s.product: s for name in names for s in read_plan(name, places, dry_run)}
+    """Several plans, each after the one before; what two of them make is made once."""
+    stages: dict[Path, Stage] = {}
+    for name in names:
+        earlier = frozenset(stage.title for stage in stages.values())
+        for stage in read_plan(name, places, dry_run):
+            stages.setdefault(stage.product, replace(stage, after=stage.after | earlier))
     return list(stages.values())
 
 
@@ -165,12 +188,15 @@ def pages_of(stage: Stage) -> list[Path]:
     return [stage.product] if stage.product.suffix == ".md" else []
 
 
-def carry_out(stages: Sequence[Stage], folder: Path, dry_run: bool, show: bool = False) -> None:
+def carry_out(
+    stages: Sequence[Stage], folder: Path, dry_run: bool, jobs: int = 1, show: bool = False
+) -> None:
     """Say what will run and about how long that takes, run it, and print the pages at the end.
 
-    show: the output of the stages as well, while they run. Raises UserError where one fails.
+    jobs: how many stages run at a time where the plan allows it. show: their output as well, while
+    they run. Raises UserError where one fails.
     """
-    runner = StageRunner(folder, jobs=1, show=show)
+    runner = StageRunner(folder, jobs, show=show)
     runner.show_plan(stages, dry_run, titles=True)
     if dry_run:
         return

@@ -126,7 +126,8 @@ class Stage:
     """`arguments` follow ``python -m``; `product` exists once the stage is complete.
 
     kind: stages of one kind take about the same time. stale: the product is there, but is to be
-    made again. minutes: what it takes as far as is known beforehand, 0 = unknown.
+    made again. minutes: what it takes as far as is known beforehand, 0 = unknown. after: titles of
+    all those that must have ended before it starts.
     """
 
     title: str
@@ -135,10 +136,15 @@ class Stage:
     kind: str = ""
     stale: bool = False
     minutes: float = 0.0
+    after: frozenset[str] = frozenset()
 
     @property
     def done(self) -> bool:
         return self.product.is_file() and not self.stale
+
+    def meets(self, other: "Stage") -> bool:
+        """May both run at the same time?"""
+        return self != other and self.title not in other.after and other.title not in self.after
 
     @property
     def command(self) -> str:
@@ -168,8 +174,9 @@ class Running:
 class StageRunner:
     """Runs stages, `jobs` at a time (0 = one per GPU, or one on a CPU).
 
-    Their output goes to ``folder/logs/TITLE.log``, with `show` to the screen as well, and the
-    seconds that they took, over all their starts, to ``folder/seconds.json``.
+    Their output goes to ``folder/logs/TITLE.log``, with `show` that of the one which has run for
+    longest to the screen as well, and the seconds that they took, over all their starts, to
+    ``folder/seconds.json``.
     """
 
     def __init__(self, folder: Path, jobs: int = 0, show: bool = False) -> None:
@@ -200,15 +207,17 @@ class StageRunner:
         try:
             while waiting or running:
                 free = sorted(set(range(self.jobs)) - {job.slot for job in running})
-                while waiting and free:
-                    print(f"[{total - len(waiting) + 1}/{total}] {waiting[0].title}")
-                    print(f"    {waiting[0].command}", flush=True)
-                    running.append(self._start(waiting.pop(0), free.pop(0)))
+                while free and (ready := startable(waiting, running)):
+                    print(f"[{total - len(waiting) + 1}/{total}] {ready[0].title}")
+                    print(f"    {ready[0].command}", flush=True)
+                    waiting.remove(ready[0])
+                    share = min(self.jobs, 1 + sum(ready[0].meets(other) for other in stages))
+                    running.append(self._start(ready[0], free.pop(0), share))
                 time.sleep(POLL_SECONDS)
                 ended = [job for job in running if job.process.poll() is not None]
-                for job in running:
-                    job.show()
+                running[0].show()  # one at a time, as progress bars rewrite their lines
                 for job in ended:
+                    job.show()
                     running.remove(job)
                     self._record(job)
                     (failed if job.process.returncode else finished).append(job.stage)
@@ -245,7 +254,12 @@ class StageRunner:
         known = [seconds for seconds in expected if seconds is not None]
         if len(known) < len(expected):
             return None
-        return sum(known) / min(self.jobs, max(1, len(todo)))
+        slots, ends = [0.0] * self.jobs, dict[str, float]()
+        for stage, seconds in zip(todo, known, strict=True):
+            free = min(slots)
+            start = max([free, *(ends[title] for title in stage.after & ends.keys())])
+            slots[slots.index(free)] = ends[stage.title] = start + seconds
+        return max(slots)
 
     def expected(self, stage: Stage, finished: Sequence[Stage]) -> float | None:
         """Seconds of a stage: by finished ones of its kind, else as told before, else by any."""
@@ -256,11 +270,13 @@ class StageRunner:
         times = [self.seconds[other.title] for other in alike or known]
         return mean(times) if times else None
 
-    def _start(self, stage: Stage, slot: int) -> Running:
+    def _start(self, stage: Stage, slot: int, share: int) -> Running:
+        """share: how many stages, this one included, may have to share the cores. It follows from
+        the plan, not from what runs now, as digits depend on the number of threads."""
         environment = dict(os.environ) | {"PYTHONUNBUFFERED": "1"}  # lines come when they are due
         if self.gpus and self.jobs > 1:  # a stage that runs alone may use all of them
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
-        share_threads(environment, self.jobs)
+        share_threads(environment, share)
         path = self.log_path(stage)
         path.parent.mkdir(parents=True, exist_ok=True)
         output = None
@@ -303,6 +319,12 @@ class StageRunner:
         print(f"{job.stage.title}: {format_time(job.seconds)}", end="")
         left = self.remaining(finished, [*waiting, *(job.stage for job in running)])
         print(f"; about {format_time(left)} left" if left else "", flush=True)
+
+
+def startable(waiting: Sequence[Stage], running: Sequence[Running]) -> list[Stage]:
+    """Those of `waiting` whose predecessors have ended."""
+    open_ones = {stage.title for stage in waiting} | {job.stage.title for job in running}
+    return [stage for stage in waiting if not stage.after & open_ones]
 
 
 def visible_gpus() -> list[str]:

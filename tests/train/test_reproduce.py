@@ -15,7 +15,7 @@ from tmr.model import PARTS
 from train import plans, sweep_plan, train_tmr
 from train.denoising import DenoisingTask
 from train.plans import Entry, Places, make_stage, read_plan, read_plans
-from train.stages import Stage, command
+from train.stages import Stage, StageRunner, command
 from utils.errors import UserError
 from utils.files import write_json
 from utils.options import parse_options
@@ -256,6 +256,19 @@ def files_read(stage: Stage) -> set[Path]:
     return {Path(w) for w in words if isinstance(w, str) and "/" in w}
 
 
+def needs(stage: Stage) -> set[Path]:
+    """What a command reads, the dataset that it names included."""
+    options = parse_options(import_module(stage.arguments[0]).Options, stage.arguments[1:])
+    data = getattr(options, "dataset", "")
+    return files_read(stage) | ({Path("dataset", data)} if data else set())
+
+
+def makers(path: Path, stages: list[Stage]) -> list[Stage]:
+    """The stages that make a file, something in a folder, or else what lies beside it."""
+    exactly = [s for s in stages if path == s.product or path in s.product.parents]
+    return exactly or [s for s in stages if path.parent == s.product.parent]
+
+
 @pytest.mark.parametrize("full", [False, True])
 def test_the_demo_reads_shipped_models_or_those_it_trained(full: bool, fresh) -> None:
     places = Places(weights="save/demo_full/embedded") if full else Places()
@@ -267,8 +280,11 @@ def test_the_demo_reads_shipped_models_or_those_it_trained(full: bool, fresh) ->
             known = path in made or any(path in product.parents for product in made)
             found = path.exists() or (ROOT / path).exists()
             assert known or there & {path, *path.parents} or found, path
+    for stage in stages:
+        read = {other.title for path in needs(stage) for other in makers(path, stages)}
+        assert read - {stage.title} <= stage.after
     assert all(stage.minutes > 0 for stage in stages)
-    assert sum(stage.minutes for stage in read_plan("demo", places)) <= 6
+    assert StageRunner(Path(), jobs=2).remaining([], read_plan("demo", places)) <= 6 * 60
 
 
 def test_sft_and_sopo_of_the_demo_differ_in_the_method_alone(fresh) -> None:

@@ -1,6 +1,7 @@
 """Stages run as real processes: of a script that tells when it ran, and with what environment."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,8 +48,9 @@ def probe(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
-    def stage(name: str, action: str = "go", kind: str = "") -> Stage:
-        return Stage(name, tmp_path / name, ["probe", str(tmp_path), name, action], kind)
+    def stage(name: str, action: str = "go", after: str = "") -> Stage:
+        words = ["probe", str(tmp_path), name, action]
+        return Stage(name, tmp_path / name, words, after=frozenset(after))
 
     return stage
 
@@ -118,6 +120,29 @@ def test_jobs_run_side_by_side_each_with_a_gpu_of_its_own(probe, tmp_path) -> No
     assert words[2].split()[0] in ("3", "5")
 
 
+def test_stages_wait_for_those_before_them_and_share_cores_with_the_others(probe, tmp_path) -> None:
+    stages = [
+        probe("a"),
+        probe("b", "meetc", "a"),
+        probe("c", "meetb", "a"),
+        probe("d", "go", "abc"),
+    ]
+    assert make_runner(tmp_path, jobs=2).run(stages, chained=True) == []
+    order = [(event, name) for event, name in events(tmp_path) if name in "ad"]
+    assert events(tmp_path)[:2] == order[:2] == [("start", "a"), ("end", "a")]
+    assert events(tmp_path)[-2:] == order[2:] == [("start", "d"), ("end", "d")]
+    words = [(tmp_path / "logs" / f"{name}.log").read_text().split()[-1] for name in "abcd"]
+    half = str(max(1, usable_cores() // 2))
+    assert words == ["None", half, half, "None"], "a stage that runs alone may use all cores"
+
+
+def test_what_waits_for_a_failed_stage_never_starts(probe, tmp_path) -> None:
+    stages = [probe("a", "fail"), probe("b", "go", "a"), probe("c")]
+    failed = make_runner(tmp_path, jobs=2).run(stages, chained=True)
+    assert [stage.title for stage in failed] == ["a"]
+    assert "b" not in {name for _, name in events(tmp_path)}
+
+
 def test_no_more_than_jobs_run_at_once(probe, tmp_path) -> None:
     make_runner(tmp_path, jobs=2).run([probe(name) for name in "abcde"])
     running = peak = 0
@@ -159,7 +184,9 @@ def test_the_estimate_goes_by_kind_and_falls_back_on_the_mean(tmp_path) -> None:
     assert runner.remaining(finished, [stage("dsopo1")]) == 40
     assert runner.remaining([], [stage("sft3")]) is None
     runner.jobs = 2
-    assert runner.remaining(finished, [stage("sopo2"), stage("sopo3"), stage("sopo4")]) == 135
+    assert runner.remaining(finished, [stage("sopo2"), stage("sopo3"), stage("sopo4")]) == 180
+    later = replace(stage("sopo4"), after=frozenset({"sopo2"}))
+    assert runner.remaining(finished, [stage("sft3"), stage("sopo2"), later]) == 180
     assert runner.remaining(finished, [stage("sopo2")]) == 90, "one run does not get faster"
 
 
