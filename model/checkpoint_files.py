@@ -18,6 +18,7 @@ from utils.files import read_object
 
 CHECKPOINT_NAME = r"model(\d+)\.(pt|safetensors)"
 LIGHTNING = ".ckpt"  # of published latent diffusion models
+TAR = ".tar"  # of MoMask, ours as well
 
 
 def step_of(model_path: Path) -> int:
@@ -30,7 +31,7 @@ def step_of(model_path: Path) -> int:
 
 def label_of(model_path: Path) -> str:
     """A checkpoint in the names of files: its step, or the name of a published one."""
-    named = model_path.suffix == LIGHTNING or published_folder(model_path)
+    named = model_path.suffix in (LIGHTNING, TAR) or published_folder(model_path)
     return model_path.stem if named else f"{step_of(model_path):09d}"
 
 

@@ -5,7 +5,8 @@
     python -m train.reproduce --benchmark cmu
 
 It says beforehand what it will run and about how long that takes; what is finished is skipped and
-what was cut off goes on. MOCAP is the folder of docs/mocap.md; `cmu` needs what docs/data.md tells
+what was cut off goes on. `mld` and `momask` are the other families on the embedded data. MOCAP is
+the folder of docs/mocap.md; `cmu` needs what docs/data.md tells
 to download, and docs/results.md does not report it. train/plans.py says what a benchmark is; the
 demo is one of them.
 """
@@ -18,7 +19,7 @@ from pathlib import Path
 from train.plans import Places, carry_out, read_plans
 from utils.options import option, parse_options
 
-BENCHMARKS = ("synthetic", "mocap", "cmu", "demo")
+BENCHMARKS = ("synthetic", "mld", "momask", "mocap", "cmu", "demo")
 
 
 @dataclass

@@ -228,10 +228,13 @@ def made_by(stages: list[Stage]) -> dict[Path, str]:
     return made
 
 
+BASES = ("train.train_mdm", "train.train_mld", "train.train_momask")
+
+
 def check_sweep(options, made: dict[Path, str]) -> None:
     common, judges = sweep_plan.Sweep(options).run_options[0], options.evaluation
     assert Path("dataset", common.dataset, "dataset.json") in made
-    assert made[Path(common.model_path)] == "train.train_mdm"
+    assert made[Path(common.model_path)] in BASES
     read = {*common.reward_path, *(own.get("judge_path") for own in judges.values())}
     for folder in map(Path, read - {None}):
         assert made[folder / "last_weights" / f"{PARTS[-1]}.pt"] == "train.train_tmr"
@@ -240,7 +243,7 @@ def check_sweep(options, made: dict[Path, str]) -> None:
         assert made[evaluators / "real_figures.json"] == "train.train_evaluators"
 
 
-@pytest.mark.parametrize("name", ["synthetic", "mocap", "cmu"])
+@pytest.mark.parametrize("name", ["synthetic", "mld", "momask", "mocap", "cmu"])
 def test_the_stages_of_the_project_read_what_earlier_ones_make(name: str, fresh) -> None:
     stages = read_plan(name, Places(), dry_run=True)
     assert all(stage.minutes > 0 for stage in stages) == (name != "cmu")  # which nobody has timed
