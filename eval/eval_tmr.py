@@ -10,7 +10,9 @@ Checkpoints of one name are seeds of one method: their row is the mean and the 9
 The table shows the training reward beside figures that training never saw: retrieval by a second
 TMR (pools of 32 distinct meanings, the whole split, and hard pools that share the content), FID in
 that judge's space, and the share of stated facts that hold on the joints. The row `real` is the
-dataset itself: a model above it has exploited the judge, not surpassed people.
+dataset itself: a model above it has exploited the judge, not surpassed people. With --reconstruct,
+rows `NAME coded` hold the dataset after the code of a model and back, which is as far as anything
+can get that is sampled in a VAE's latents or in tokens.
 """
 
 from utils.start import entry_point
@@ -18,17 +20,29 @@ from utils.start import entry_point
 from dataclasses import asdict, dataclass
 
 from eval.judging import JudgedOptions, embed, format_table, judge_motions, load_judge
-from eval.motion_sets import FiguresFile, generated_motions, load_model, open_split, real_motions
+from eval.motion_sets import (
+    FiguresFile,
+    coded_motions,
+    generated_motions,
+    joint_error,
+    load_model,
+    open_split,
+    real_motions,
+)
 from rewards.best_of import BestOf, BestOfOptions
 from rewards.load import load_reward
 from utils.devices import pick_device
-from utils.options import parse_options, with_default
+from utils.options import option, parse_options, with_default
 
 
 @dataclass
 class Options(FiguresFile, JudgedOptions, BestOfOptions):
     reward_path: list[str] = with_default(
         BestOfOptions, "reward_path", [], help="run folders of the training reward"
+    )
+
+    reconstruct: bool = option(
+        False, "judge what the code of each model keeps of real motions, too"
     )
 
     def validate(self) -> None:
@@ -47,6 +61,12 @@ def main() -> None:
     rows = {"real": [judge_motions(real, embeddings, data, reward, judge, options.seed)]}
     for name, path in zip(options.model_names(), options.model_path, strict=True):
         generator = load_model(path, options, data.skeleton)
+        if options.reconstruct:
+            coded = coded_motions(generator, real, options.batch_size)
+            millimetres = 1000 * joint_error(coded, real, data.skeleton)
+            print(f"{name} coded: joints {millimetres:.1f} mm from the real ones on average")
+            figures = judge_motions(coded, embeddings, data, reward, judge, options.seed)
+            rows.setdefault(f"{name} coded", []).append(figures)
         chosen = options.around(generator, reward, options.batch_size)
         motions = generated_motions(chosen, real, options, name)
         if isinstance(chosen, BestOf):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from data_loaders.features import features_to_joints
 from data_loaders.humanml import DatasetOptions, MotionDataset, make_loader, open_dataset
 from data_loaders.skeleton import Skeleton
 from model.checkpoint_files import read_model_args
@@ -52,6 +53,11 @@ class MotionSet:
     def samples(self) -> Samples:
         return Samples(self.motions, self.lengths)
 
+    def with_motions(self, parts: Sequence[Samples]) -> "MotionSet":
+        """The same captions with other raw motions, given in batches."""
+        lengths = torch.cat([part.frames for part in parts])
+        return replace(self, motions=_stack([part.x for part in parts]), lengths=lengths)
+
     def rows(self, keep: Tensor) -> "MotionSet":
         index = keep.tolist()
         captions, names = [self.captions[i] for i in index], [self.names[i] for i in index]
@@ -92,14 +98,39 @@ def load_model(path: str, options: SampledOptions, skeleton: Skeleton) -> Motion
 def generated_motions(
     generator: MotionGenerator, real: MotionSet, options: SampledOptions, name: str
 ) -> MotionSet:
-    """One motion per caption and length of `real`; the noise depends on the seed alone."""
+    """One motion per caption and length of `real`; the noise depends on the seed alone.
+
+    Where a generator makes whole tokens only, lengths are up to a token shorter.
+    """
     rng = torch.Generator(generator.device).manual_seed(options.seed)
-    motions = []
+    parts = []
     for rows in tqdm(torch.arange(len(real.captions)).split(options.batch_size), desc=name):
         like = generator.blank(real.lengths[rows].to(generator.device))
         condition = generator.encode_text([real.captions[i] for i in rows.tolist()])
-        motions.append(generator.decode(generator.sample(condition, like, rng)).x.cpu())
-    return replace(real, motions=_stack(motions))
+        parts.append(generator.decode(generator.sample(condition, like, rng)).to("cpu"))
+    return real.with_motions(parts)
+
+
+@torch.no_grad()
+def coded_motions(generator: MotionGenerator, real: MotionSet, batch_size: int) -> MotionSet:
+    """`real` after the generator's code and back; a code of whole tokens may cut a few frames."""
+    rng = torch.Generator(generator.device).manual_seed(0)  # of a VAE's posterior
+    parts = []
+    for rows in torch.arange(len(real.captions)).split(batch_size):
+        raw = Samples(real.motions[rows], real.lengths[rows]).to(generator.device)
+        parts.append(generator.decode(generator.encode(raw, rng)).to("cpu"))
+    return real.with_motions(parts)
+
+
+def joint_error(motions: MotionSet, real: MotionSet, skeleton: Skeleton) -> float:
+    """Mean distance of joints in metres, over the frames that both have of each motion."""
+    rows = zip(motions.motions, real.motions, motions.lengths, real.lengths, strict=True)
+    errors = []
+    for motion, other, *lengths in rows:
+        frames = int(min(lengths))
+        made, meant = (features_to_joints(m[:frames], skeleton) for m in (motion, other))
+        errors.append((made - meant).norm(dim=-1).mean())
+    return float(torch.stack(errors).mean()) / skeleton.units_per_metre
 
 
 def _stack(motions: Sequence[Tensor]) -> Tensor:
