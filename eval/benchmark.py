@@ -4,6 +4,7 @@
     python -m eval.benchmark --device cuda --full_size --output FILE.json     sizes of the papers
     torchrun --nproc_per_node 2 -m eval.benchmark --device cpu        also the scaling efficiency
     python -m eval.benchmark --threads            how threads wait, idle and beside other work
+    python -m eval.benchmark --pages              how viewer pages open and play in Chromium
 
 Prints a table (median and quartile distance over the repetitions, share of the measured matrix
 multiplication peak of the same device and number type, gain over the plain path), then what fewer
@@ -32,6 +33,7 @@ from data_loaders.skeleton import HUMANML
 from eval.metrics import POOL
 from eval.motion_sets import FiguresFile
 from eval.speed.few_steps import StepComparison, format_few_steps
+from eval.speed.pages import format_pages, measure_pages
 from eval.speed.timing import format_rows, matmul_peak, measure_item, seconds_of
 from eval.speed.waiting import compare_waiting, format_waiting
 from eval.speed.workload import FULL, GUIDANCE, QUICK, SMALL, Sizes, Workload
@@ -70,6 +72,7 @@ class Options(FiguresFile, DataDirOptions, TextEncoderOptions, DeviceOptions):
     items: list[str] = option([], "only the rows whose names start like these; none = all")
     few_steps: bool = option(True, "compare samplers with fewer steps")
     threads: bool = option(False, "measure only how the threads of a CPU wait for one another")
+    pages: bool = option(False, "measure only how pages of motions open and play in Chromium")
 
     def validate(self) -> None:
         width = self.sizes().evaluators.embedding
@@ -173,6 +176,14 @@ def compare_threads(options: Options) -> dict[str, Any]:
     return {"options": asdict(options), "threads": times}
 
 
+def time_pages(options: Options, data: Path, folder: Path) -> dict[str, Any]:
+    """Pages for the browser, as the content of the JSON file."""
+    software = pick_device(options.device).type == "cpu"
+    found = measure_pages(data, folder, software, options.repetitions)
+    print(format_pages(found))
+    return {"options": asdict(options), "pages": [asdict(timing) for timing in found]}
+
+
 def run(options: Options, folder: Path, accelerator: Accelerator) -> dict[str, Any]:
     """All measurements, as the content of the JSON file; prints while it goes."""
     device, sizes, say = accelerator.device, options.sizes(), accelerator.print
@@ -229,7 +240,10 @@ def main() -> None:
         folder = Path(options.data_dir or f"{temporary}/data")
         if not options.data_dir:
             make_clips(folder, options.sizes().clips)
-        content = run(options, folder, accelerator)
+        if options.pages:
+            content = time_pages(options, folder, Path(temporary, "pages"))
+        else:
+            content = run(options, folder, accelerator)
     if accelerator.is_main_process:
         options.write(content)
 

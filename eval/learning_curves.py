@@ -16,13 +16,13 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from utils.errors import UserError
+from utils.extras import extra
 from utils.files import atomic_write
 from utils.options import option, parse_options
 
@@ -197,8 +197,7 @@ def draw_curve(axes: "Axes", curve: Curve, color: str) -> Any:
 @entry_point
 def main() -> None:
     options = parse_options(Options, description=__doc__)
-    if find_spec("matplotlib") is None:
-        raise UserError("learning curves need matplotlib; install the extra: pip install '.[vis]'")
+    extra("matplotlib", "vis", "figures")
     panels = collect(options)
     draw(panels, options.window, Path(options.output))
     drawn = set().union(*panels.values())

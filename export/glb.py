@@ -8,7 +8,7 @@ import numpy as np
 from export.body import Mesh
 from export.naming import Naming
 from export.rig import RiggedMotion
-from utils.errors import UserError
+from utils.extras import extra
 from utils.files import atomic_write
 
 if TYPE_CHECKING:  # an extra, whose absence `check_gltf` tells
@@ -19,12 +19,7 @@ ROOT_NODE = 1  # node 0 is the mesh; joint j is node 1 + j
 
 def check_gltf() -> None:
     """Raises UserError when pygltflib is missing."""
-    try:
-        import pygltflib  # noqa: F401
-    except ImportError:
-        raise UserError(
-            "GLB files need pygltflib; install the extra: pip install '.[export]'"
-        ) from None
+    extra("pygltflib", "export", "GLB files")
 
 
 def write_glb(path: Path, motion: RiggedMotion, mesh: Mesh, naming: Naming, caption: str) -> None:

@@ -17,6 +17,7 @@ from data_loaders.skeleton import HUMANML
 from export.body import TRUNK_COLOR, Mesh
 from export.rig import RiggedMotion
 from utils.errors import UserError
+from utils.extras import extra
 from utils.files import atomic_write
 from utils.rotations import normalize, quat_to_rotation_vector
 
@@ -87,10 +88,7 @@ def load_body_model(path: str) -> BodyModel:
             "SMPL_NEUTRAL.pkl, SMPLH_MALE.pkl or SMPLX_NEUTRAL.npz; they come with a licence from "
             "https://smpl.is.tue.mpg.de"
         )
-    try:
-        import smplx
-    except ImportError:
-        raise UserError("SMPL needs smplx; install the extra: pip install '.[smpl]'") from None
+    smplx = extra("smplx", "smpl", "SMPL bodies")
     settings = {"use_pca": False, "use_hands": False, "use_feet_keypoints": False}
     try:
         model = smplx.create(str(file), vertex_ids=KEY_POINTS, ext=file.suffix[1:], **settings)

@@ -10,9 +10,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -21,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from utils.errors import UserError
+from utils.extras import extra
 from utils.files import atomic_write
 from utils.options import option
 
@@ -42,7 +41,7 @@ def add_lora(model: nn.Module, options: LoraOptions, seed: int) -> None:
 
     Raises UserError without peft.
     """
-    peft = _peft()
+    peft = extra("peft", "lora", "adapters (--lora_rank)")
     rank = options.lora_rank
     alpha = rank if options.lora_alpha is None else options.lora_alpha
     layers = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
@@ -142,15 +141,5 @@ def load_lora(path: Path, model: nn.Module) -> None:
 
 def _adapted(model: nn.Module) -> Iterator[tuple[str, Any]]:
     """The layers that have adapters, by name."""
-    layer_class = import_module("peft.tuners.lora").LoraLayer
+    layer_class = extra("peft.tuners.lora", "lora", "adapters").LoraLayer
     return ((n, m) for n, m in model.named_modules() if isinstance(m, layer_class))
-
-
-def _peft() -> ModuleType:
-    try:
-        return import_module("peft")
-    except ImportError as error:
-        raise UserError(
-            f"--lora_rank needs the package peft ({error}); install it with: "
-            "pip install 'sopo-motion[lora]'"
-        ) from None

@@ -14,6 +14,7 @@ import numpy as np
 from data_loaders.skeleton import Skeleton
 from sample.figure import BACKGROUND, LEFT, PATH, RIGHT, Color, Stage
 from utils.errors import UserError
+from utils.extras import extra
 from utils.files import atomic_write
 
 if TYPE_CHECKING:
@@ -44,12 +45,7 @@ def video_suffix(choice: str) -> str:
     """
     if choice == "none":
         return ""
-    try:
-        import PIL  # noqa: F401
-    except ImportError:
-        raise UserError(
-            "videos need Pillow; install the extra: pip install '.[vis]', or pass --video none"
-        ) from None
+    extra("PIL", "vis", "videos (--video none writes none)")
     if choice == "gif":
         return ".gif"
     if find_ffmpeg():

@@ -21,7 +21,6 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +41,7 @@ from train.preference.methods import METHODS
 from train.preference.options import PreferenceOptions
 from train.preference.pairs import Key
 from utils.errors import UserError
+from utils.extras import extra
 from utils.files import atomic_write, prepare_output_dir, write_json
 from utils.intervals import mean_and_interval
 from utils.options import option, parse_options
@@ -349,8 +349,7 @@ def draw_figure(points: dict[str, Tensor], path: Path) -> None:
 @entry_point
 def main() -> None:
     options = parse_options(Options, description=__doc__)
-    if find_spec("matplotlib") is None:
-        raise UserError("the figure needs matplotlib; install it with: pip install '.[vis]'")
+    extra("matplotlib", "vis", "figures")
     folder = prepare_output_dir(options.save_dir, options.overwrite)
     rows: dict[str, list[Figures]] = {}
     progress = tqdm(total=options.num_seeds * len(options.methods), desc="toy example")

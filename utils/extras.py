@@ -1,4 +1,4 @@
-"""The packages of the extra ``images``, imported where they are needed and not before."""
+"""The packages of the extras, imported where they are needed and not before."""
 
 import logging
 from collections.abc import Iterator
@@ -8,17 +8,17 @@ from types import ModuleType
 
 from utils.errors import UserError
 
-INSTALL = "install the extra: pip install '.[images]'"
 
-
-def extra(name: str) -> ModuleType:
-    """The module `name` of diffusers, peft, PIL or pyarrow. Raises UserError without it."""
+def extra(name: str, of: str = "images", needed_by: str = "pictures") -> ModuleType:
+    """The module `name` out of the extra `of`. Raises UserError, which says both, without it."""
     try:
         with quiet():
             return import_module(name)
     except ImportError as error:
         package = name.partition(".")[0]
-        raise UserError(f"pictures need {package} ({error}); {INSTALL}") from None
+        raise UserError(
+            f"{needed_by} need {package} ({error}); install the extra: pip install '.[{of}]'"
+        ) from None
 
 
 @contextmanager

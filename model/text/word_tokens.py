@@ -92,7 +92,7 @@ def _package_folder() -> Path:
     if folder is None or not all((folder / f).is_file() for f in (TABLE_FILE, TOKENIZER_FILE)):
         raise UserError(
             "--text_encoder_type wordllama reads the word vectors of the package wordllama, which "
-            "is not installed or lacks them; install it with: pip install 'sopo-motion[wordllama]'"
+            "is not installed or lacks them; install the extra: pip install '.[wordllama]'"
         )
     return folder
 

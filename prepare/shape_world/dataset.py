@@ -10,7 +10,7 @@ import numpy as np
 from prepare.shape_world.captions import Caption, Phrase, all_captions
 from prepare.shape_world.drawing import draw
 from prepare.shape_world.scene import CELLS, COLOURS, RESOLUTION, SIZES, Thing, stands
-from utils.errors import UserError
+from utils.extras import extra
 from utils.files import atomic_write, prepare_output_dir, write_json, write_text
 from utils.options import fixed_options, option
 
@@ -88,12 +88,7 @@ def write_split(folder: Path, split: str, number: int, seed: int) -> None:
 
 def build(options: Options) -> None:
     """Write the dataset in the layout of an image folder. Raises UserError without Pillow."""
-    try:
-        import PIL  # noqa: F401
-    except ImportError:
-        raise UserError(
-            "pictures need Pillow; install the extra: pip install '.[images]'"
-        ) from None
+    extra("PIL")
     folder = prepare_output_dir(options.out, options.overwrite, option="--out")
     sizes = {
         "train": options.num_train,

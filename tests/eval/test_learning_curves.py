@@ -146,7 +146,7 @@ def test_every_number_of_panels_fits_the_grid(tmp_path) -> None:
 
 
 def test_missing_matplotlib_names_the_extra(monkeypatch, capsys, tmp_path) -> None:
-    monkeypatch.setattr(script, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setattr(sys, "argv", ["x", "--runs", "a", "--output", str(tmp_path / "a.png")])
     with pytest.raises(SystemExit):
         script.main()

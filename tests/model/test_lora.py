@@ -1,5 +1,7 @@
 """Adapters of MDM and of a latent model: what they change, what they leave, and their files."""
 
+import sys
+
 import pytest
 import torch
 
@@ -24,11 +26,8 @@ FAMILIES = {"mdm": lambda seed=0: tiny_generator(KIT, seed), "mld": tiny_mld}
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch) -> None:
-    def missing(name: str):
-        raise ImportError(name)
-
-    monkeypatch.setattr("model.lora.import_module", missing)
-    with pytest.raises(UserError, match=r"pip install 'sopo-motion\[lora\]'"):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(UserError, match=r"--lora_rank\) need peft .*pip install '\.\[lora\]'"):
         add_lora(tiny_mld().model, LoraOptions(2), 0)
 
 

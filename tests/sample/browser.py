@@ -1,10 +1,9 @@
 """The system's Chromium, without a window, for the tests that are marked `browser`."""
 
 import io
-import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,25 +11,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-SOFTWARE_WEBGL = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+from eval.speed.pages import open_chromium
+from utils.errors import UserError
+
 PATIENCE = 120.0  # seconds, for machines that are busy with other things
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
 @contextmanager
 def open_browser() -> Iterator[Any]:
     """Skips the test where Chromium or playwright is missing, and says which."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="extra `browser` is missing")
-    program = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if program is None:
-        pytest.skip("no Chromium on this machine; on Debian: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        # A container's root cannot have Chromium's sandbox; the pages are ours
-        browser = driver.chromium.launch(
-            executable_path=program, args=["--no-sandbox", *SOFTWARE_WEBGL]
-        )
+    with ExitStack() as stack:
+        try:
+            browser = stack.enter_context(open_chromium())
+        except UserError as missing:
+            pytest.skip(str(missing))
         yield browser
-        browser.close()
 
 
 @dataclass

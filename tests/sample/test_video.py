@@ -1,5 +1,5 @@
-import builtins
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -99,14 +99,7 @@ def test_formats_without_ffmpeg(monkeypatch, capsys) -> None:
 
 
 def test_a_missing_pillow_names_the_extra(monkeypatch) -> None:
-    real = builtins.__import__
-
-    def without_pillow(name: str, *rest):
-        if name == "PIL":
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without_pillow)
+    monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(UserError, match=r"\[vis\]"):
         video_suffix("auto")
     assert video_suffix("none") == ""

@@ -52,7 +52,7 @@ def test_neighbours_and_places_show_in_a_token() -> None:
 
 def test_without_the_package_the_extra_is_named(monkeypatch) -> None:
     monkeypatch.setattr(word_tokens, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'sopo-motion\[wordllama\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[wordllama\]'"):
         WordLlamaEncoder()
 
 
