@@ -60,7 +60,9 @@ class Options(LatentSettings, InspectionOptions):
     ff_size: int = option(1024, "width of their feed-forward layers", minimum=1)
     layers: int = option(9, "blocks of each, an odd number", minimum=1)
     max_positions: int = option(500, "learned positions, 2 per latent and 1 per frame", minimum=1)
-    joint_weight: float = option(1.0, "of the error of the joints, in the VAE's loss", minimum=0)
+    joint_weight: float | None = option(
+        None, "of the joints' error in the VAE's loss; none = 1 per metre: KIT has mm", minimum=0
+    )
     position_weight: float = option(0.0, "of the positions among the features, there", minimum=0)
     kl_weight: float = option(1e-4, "of the divergence from a standard normal, there", minimum=0)
     num_steps: int = with_default(InspectionOptions, "num_steps", 1_100_000)
@@ -121,8 +123,11 @@ class VAETask:
         self.data, self.val_data = data, val_data
         self.module: nn.Module = vae
         self.skeleton = check_statistics(vae, stats)
+        joints = options.joint_weight
         self.weights = VAELossWeights(
-            joints=options.joint_weight, positions=options.position_weight, kl=options.kl_weight
+            joints=1 / self.skeleton.units_per_metre if joints is None else joints,
+            positions=options.position_weight,
+            kl=options.kl_weight,
         )
 
     def batches(self, epoch: int) -> Iterator[MotionBatch]:

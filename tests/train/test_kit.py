@@ -5,10 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from data_loaders.humanml import open_dataset
+from data_loaders.skeleton import HUMANML, KIT
+from model.latent.losses import VAELossWeights
 from prepare.procedural import dataset as synthetic
 from sample.results import load_results
+from tests.model.latent.tiny import tiny_vae
+from tests.model.tiny import tiny_stats
 from tests.train.scripts import Workspace, read_metrics, run_main
 from tmr.model import TMR
+from train import train_mld
 from utils.files import read_json
 
 
@@ -72,3 +78,14 @@ def test_models_of_kit_are_judged(space: Workspace, tmp_path: Path) -> None:
     (best,) = read_json(table)["rows"][space.base.parent.name]
     assert best["reward"] > figures["reward"]
     assert figures["invalid_motions"] == 0
+
+
+def test_a_metre_weighs_the_same_on_both_bodies(kit: Workspace) -> None:
+    """KIT's joints are in millimetres, which would drown the features."""
+    data = open_dataset("kit", "train", str(kit.data))
+    for given, weight in ((None, 0.001), (1.0, 1.0)):
+        options = train_mld.Options(stage="vae", dataset="kit", joint_weight=given)
+        vae = tiny_vae(num_features=KIT.feature_dim)
+        task = train_mld.VAETask(options, vae, tiny_stats(KIT), data, data)
+        assert task.weights.joints == weight
+    assert VAELossWeights().joints == 1 / HUMANML.units_per_metre
