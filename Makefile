@@ -1,5 +1,5 @@
 # make setup | test | test-long | test-browser | test-mutants | docs-check | demo | demo-full |
-# reproduce | lint | clean; each does its own set-up in .venv
+# demo-images | demo-images-full | reproduce | lint | clean; each does its own set-up in .venv
 # make reproduce reruns docs/results.md on the embedded dataset, BENCHMARK=mocap BVH=folder on the
 # motion capture of docs/mocap.md, BENCHMARK=both on both; it says first how long that takes
 PYTHON ?= python3
@@ -10,7 +10,7 @@ BIN := .venv/bin
 INTERPRETER = $(or $(wildcard $(BIN)/python),$(PYTHON))
 SUITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
 
-.PHONY: setup test test-long test-browser test-mutants docs-check demo demo-full reproduce lint format clean
+.PHONY: setup test test-long test-browser test-mutants docs-check demo demo-full demo-images demo-images-full reproduce lint format clean
 
 setup: .venv/.up-to-date
 	@echo 'ready; for the commands of the README: source .venv/bin/activate'
@@ -61,6 +61,12 @@ demo: .venv/.up-to-date
 
 demo-full: .venv/.up-to-date
 	$(BIN)/python -m train.demo --full
+
+demo-images: .venv/.up-to-date
+	$(BIN)/python -m train.demo --images
+
+demo-images-full: .venv/.up-to-date
+	$(BIN)/python -m train.demo --images --full
 
 reproduce: .venv/.up-to-date
 	$(BIN)/python -m train.reproduce --benchmark $(BENCHMARK) $(if $(BVH),--bvh_dir '$(BVH)')

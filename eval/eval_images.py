@@ -22,7 +22,13 @@ import torch
 from torch import Tensor
 
 from data_loaders.images.dataset import PictureOptions, open_pictures
-from eval.picture_figures import PictureFigures, embeddings_of, format_table, judge_pictures
+from eval.picture_figures import (
+    NO_LORA,
+    PictureFigures,
+    embeddings_of,
+    format_page,
+    judge_pictures,
+)
 from model.image.load import (
     ImageModelOptions,
     SamplingOptions,
@@ -35,12 +41,11 @@ from rewards.seam import Reward
 from sample.pictures import generate_pictures, read_prompts, save_grid
 from utils.devices import DeviceOptions, pick_device
 from utils.errors import UserError
-from utils.files import write_json
+from utils.files import write_json, write_text
 from utils.options import option, parse_options, with_default
 from utils.provenance import provenance
 from utils.seeding import SeedOptions
 
-NO_LORA = "none"
 GRID_ROWS = 12  # prompts in the picture, a column per model
 
 
@@ -61,7 +66,9 @@ class Options(
     judge_path: list[str] = option([], "its folder, file or name on the hub")
     reward: list[str] = with_default(ImageRewardOptions, "reward", [])
     batch_size: int = option(32, "pictures generated at once", minimum=1)
-    output: str = option("save/eval_images.json", "file of the figures, with a grid beside it")
+    output: str = option(
+        "save/eval_images.json", "file of the figures; a page and a grid lie beside it"
+    )
 
     def validate(self) -> None:
         ImageRewardOptions.validate(self)
@@ -119,17 +126,23 @@ def evaluate(options: Options) -> dict[str, list[PictureFigures]]:
         rows.setdefault(name, []).append(figures)
         columns.setdefault(name, pictures[:GRID_ROWS])
     grid = torch.stack(list(columns.values()), dim=1)
-    save_grid(Path(options.output).with_suffix(".png"), grid, max(1, 96 // grid.shape[-1]))
+    save_grid(grid_path(options), grid, max(1, 96 // grid.shape[-1]))
     return rows
+
+
+def grid_path(options: Options) -> Path:
+    return Path(options.output).with_suffix(".png")
 
 
 @entry_point
 def main() -> None:
     options = parse_options(Options, description=__doc__)
     rows = evaluate(options)
-    print(format_table(rows))
+    page = format_page(rows, grid_path(options).name)
+    print(page)
     figures = {name: [asdict(model) for model in models] for name, models in rows.items()}
     record = {"options": asdict(options), "rows": figures, "provenance": provenance()}
+    write_text(Path(options.output).with_suffix(".md"), page)
     write_json(options.output, record)
 
 

@@ -14,16 +14,23 @@ from utils.intervals import mean_and_interval
 from utils.tables import markdown_table
 
 BATCH = 64  # pictures scored at once
+NO_LORA = "none"  # in place of a path: the model as it is
+WORDS = """\
+- **all** and the kinds after it: the share of what the captions state that an oracle reads from the
+  pixels by rules, so that no model can flatter it.
+- **reward**: what SoPo was tuned to raise. **judge**, **win_rate**: a reward that was trained
+  apart, and how often it prefers the picture to that of the first row. **distance**: how far the
+  pictures as a whole lie from real ones in the judge's space; 0 is the real set itself."""
 
 
 @dataclass
 class PictureFigures:
-    """One model's. facts: by kind, and ``all``; facts_interval: half of its 95 % interval over
-    pictures; reward, judge: means; win_rate: share of pictures that the judge puts above those of
-    the first model; distance: Frechet, of the judge's embeddings, to real pictures."""
+    """One model's. facts: by kind, and ``all``; fact_shares: of each picture; reward, judge: means;
+    win_rate: share of pictures that the judge puts above those of the first model; distance:
+    Frechet, of the judge's embeddings, to real pictures."""
 
     facts: dict[str, float] = field(default_factory=dict)
-    facts_interval: float = 0.0
+    fact_shares: list[float] = field(default_factory=list)
     reward: float | None = None
     judge: float | None = None
     judge_scores: list[float] = field(default_factory=list)
@@ -60,8 +67,7 @@ def judge_pictures(
     figures = PictureFigures()
     if (facts := facts_of(captions, pictures)) is not None:
         figures.facts = mean_by_kind(facts)
-        shares = [float(np.mean([fact.holds for fact in picture])) for picture in facts]
-        figures.facts_interval = mean_and_interval(shares)[1]
+        figures.fact_shares = [float(np.mean([f.holds for f in picture])) for picture in facts]
     if reward is not None:
         figures.reward = float(scores_of(reward, pictures, captions).mean())
     if judge is not None:
@@ -88,6 +94,21 @@ def format_table(rows: dict[str, list[PictureFigures]]) -> str:
         values = [[getattr(m, n) for m in models if getattr(m, n) is not None] for n in shown]
         table.append(cells + [_cell(v) for v in values])
     return markdown_table(["", *kinds, *shown], table)
+
+
+def format_page(rows: dict[str, list[PictureFigures]], grid: str) -> str:
+    """The table, what its columns mean, and the last row against the one before; `grid` is the
+    file of the pictures beside it."""
+    parts = [format_table(rows), WORDS]
+    (control, before), (name, after) = [("", []), *rows.items()][-2:]
+    if len(before) == len(after) == 1 and after[0].fact_shares:
+        pairs = zip(after[0].fact_shares, before[0].fact_shares, strict=True)
+        mean, half = mean_and_interval([a - b for a, b in pairs])
+        parts.append(
+            f"Facts of {name} minus {control}: {mean:+.3f} ± {half:.3f}, 95 % over captions, each "
+            "drawn from one noise by both; seeds of the tuning add to that."
+        )
+    return "\n\n".join([*parts, f"![a column per model, a row per caption]({grid})"]) + "\n"
 
 
 def _cell(values: list[float]) -> str:

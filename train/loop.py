@@ -41,7 +41,6 @@ from utils.errors import UserError
 from utils.files import check_output_dir, member, write_json
 from utils.locks import FolderLock
 from utils.processes import average_gradients, gather_states, together
-from utils.provenance import provenance
 from utils.seeding import seed_everything
 
 INTERIM = "interim"  # the folder of the checkpoint of an interrupted run
@@ -291,7 +290,7 @@ class Trainer:
         if not self.main:
             return
         if not self.recorded:
-            args = options_to_args(self.options) | {"provenance": provenance(), "step": 0}
+            args = options_to_args(self.options) | {"step": 0}
             write_json(self.save_dir / "args.json", args)
             self.recorded = True
         self.metrics.sync()

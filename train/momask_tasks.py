@@ -39,7 +39,6 @@ from train.momask_options import MoMaskOptions
 from train.task import StepResult, options_to_args
 from train.windows import Windows
 from utils.files import write_json
-from utils.provenance import provenance
 from utils.seeding import torch_generator
 
 LATEST = "latest.tar"
@@ -64,7 +63,7 @@ class Stage:
 
     def write_args(self, save_dir: Path, step: int) -> dict[str, Any]:
         """Write ``args.json``; returns the entries of ``opt.txt`` that are no sizes."""
-        args = {**options_to_args(self.options), "provenance": provenance(), "step": step}
+        args = {**options_to_args(self.options), "step": step}
         write_json(save_dir / "args.json", args)
         dataset = self.options.dataset
         return {"name": save_dir.name, "dataset_name": DATASET_NAMES.get(dataset, dataset)}

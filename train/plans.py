@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from model.shipped import SHIPPED
+from model.shipped import PICTURES, SHIPPED
 from train import sweep_plan
 from train.stages import (
     Stage,
@@ -40,18 +40,19 @@ from utils.files import read_json
 from utils.places import PROJECT_ROOT
 
 CONFIGS = PROJECT_ROOT / "configs" / "reproduce"
-SWEEP = "train.sweep"
+SWEEP, EVAL_IMAGES = "train.sweep", "eval.eval_images"
 
 
 @dataclass(frozen=True)
 class Places:
-    """shipped: the models of the project; weights: those that the demo starts from; results:
-    where it writes."""
+    """shipped: the models of the project; weights: those that the demo starts from; pictures: those
+    of the demo with pictures; results: where it writes."""
 
     bvh_dir: str = "MOCAP"
     jobs: int = 4
     shipped: str = field(default_factory=lambda: os.path.relpath(SHIPPED))
     weights: str = field(default_factory=lambda: os.path.relpath(SHIPPED))
+    pictures: str = field(default_factory=lambda: os.path.relpath(PICTURES))
     results: str = "save/demo"
 
     def fill(self, value: Any) -> Any:
@@ -105,7 +106,7 @@ def make_stage(title: str, entry: Entry, places: Places) -> Stage:
         return Stage(title, product, go_on(wanted, folder), title, stale, minutes)
     if hasattr(own, "model_path"):  # an evaluation
         models = [Path(path) for path in as_words(own.model_path)]
-        stale = not all(path.is_file() for path in models) or is_stale(product, own, models)
+        stale = not all(path.exists() for path in models) or is_stale(product, own, models)
         return Stage(title, product, wanted.arguments, title, stale, minutes)
     if product.suffix == ".md":  # a page about results, made in no time
         return Stage(title, product, wanted.arguments, title, stale=True, minutes=minutes)
@@ -185,6 +186,8 @@ def pages_of(stage: Stage) -> list[Path]:
     """What a stage wrote to be read: the tables of a sweep, or its product in Markdown."""
     if stage.arguments[0] == SWEEP:
         return sorted(stage.product.parent.glob("eval_*.md"))
+    if stage.arguments[0] == EVAL_IMAGES:
+        return [stage.product.with_suffix(".md")]
     return [stage.product] if stage.product.suffix == ".md" else []
 
 

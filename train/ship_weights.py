@@ -13,18 +13,11 @@ of that sweep, whose spread the demo compares its own run with.
 from utils.start import entry_point
 
 import hashlib
-import json
-import shlex
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
-from importlib import import_module
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from shutil import copytree
-from typing import Any
 
-import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from eval.seed_spread import seeds_of_sweep
 from model.checkpoint_files import load_stats, read_model_args, step_of
@@ -33,15 +26,10 @@ from model.shipped import CARD_FILE, EVALUATORS_FOLDER, JUDGE_FILE, REWARD_FILE,
 from model.single_file import SUFFIX, read_single_state, write_single_file
 from rewards.co_embedding import STATS_FOLDERS, Evaluators
 from tmr.model import TMR
-from train.stages import as_words
-from utils.errors import UserError
+from train.model_card import DTYPE, describe, half
 from utils.files import atomic_write, prepare_output_dir, read_json, write_json
 from utils.options import option, parse_options
 
-DTYPE = torch.float16
-FIRST_STEPS = (1, 10, 20)  # whose losses tell that a training is the same
-# Where a command ran and wrote changes nothing about what it made.
-ELSEWHERE = ("save_dir", "overwrite", "resume", "device", "cuda", "train_platform_type")
 MATCHING_FOLDER = Path("text_mot_match", "model")
 
 
@@ -59,64 +47,6 @@ class Options:
     overwrite: bool = option(False, "write into an existing folder")
 
 
-@dataclass(frozen=True)
-class ShippedModel:
-    """command: what trained it; losses: by step, as its training logged them."""
-
-    file: str
-    command: str
-    commit: str
-    torch: str
-    parameters: int
-    bytes: int
-    sha256: str
-    losses: dict[str, float]
-
-
-def describe(path: Path, folder: Path, script: str, run: Path, log: Path) -> ShippedModel:
-    """The card of one file of `folder`, trained by `script` in `run` with its metrics in `log`."""
-    args = read_json(run / "args.json")
-    made_with = args["provenance"]
-    state = read_single_state(path)
-    return ShippedModel(
-        file=str(path.relative_to(folder)),
-        command=training_command(script, args),
-        commit=made_with["commit"],
-        torch=made_with["torch"],
-        parameters=sum(value.numel() for value in state.values()),
-        bytes=path.stat().st_size,
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        losses=first_losses(log / "metrics.jsonl"),
-    )
-
-
-def training_command(script: str, args: dict[str, Any]) -> str:
-    """A training with the options that are not the defaults of its script."""
-    options = import_module(script).Options
-    defaults = asdict(options())
-    words = ["python", "-m", script]
-    for name in (field.name for field in fields(options) if field.name not in ELSEWHERE):
-        if name in args and args[name] != defaults[name]:
-            words += [f"--{name}", *as_words(args[name])]
-    return shlex.join(words)
-
-
-def first_losses(metrics: Path) -> dict[str, float]:
-    """Step -> loss. Raises UserError when the log lacks one of `FIRST_STEPS`."""
-    found = {line["step"]: line["loss"] for line in _read_lines(metrics) if "loss" in line}
-    missing = [step for step in FIRST_STEPS if step not in found]
-    if missing:
-        raise UserError(f"{metrics} has no loss of step {missing[0]}; keep --log_interval 10")
-    return {str(step): found[step] for step in FIRST_STEPS}
-
-
-def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        yield from map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is no log of a training ({error})") from None
-
-
 def data_digest(folder: Path) -> str:
     """SHA-256 of names and contents of everything that a training reads of a dataset."""
     digest = hashlib.sha256()
@@ -129,15 +59,6 @@ def data_digest(folder: Path) -> str:
     for path in sorted(files):
         digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
     return digest.hexdigest()
-
-
-def half(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Raises UserError for a number that half precision cannot hold."""
-    found = {key: value.to(DTYPE).contiguous() for key, value in state.items()}
-    for key, value in found.items():
-        if not value.isfinite().all():
-            raise UserError(f"{key} exceeds the range of half precision")
-    return found
 
 
 def ship_base(source: Path, folder: Path) -> Path:
@@ -166,6 +87,10 @@ def ship_evaluators(run: Path, folder: Path) -> Path:
     return path
 
 
+def parameters_of(path: Path) -> int:
+    return sum(value.numel() for value in read_single_state(path).values())
+
+
 def ship(options: Options) -> Path:
     """Write everything; returns the path of the card."""
     folder = prepare_output_dir(options.out, options.overwrite, option="--out")
@@ -183,7 +108,10 @@ def ship(options: Options) -> Path:
         "judge": ("train.train_tmr", judge, judge),
         "evaluators": ("train.train_evaluators", evaluators, evaluators / "text_mot_match"),
     }
-    models = {name: describe(files[name], folder, *trained[name]) for name in files}
+    models = {
+        name: describe(path, folder, parameters_of(path), *trained[name])
+        for name, path in files.items()
+    }
     info = read_json(data / "dataset.json")
     card = {
         "data": {"made_with": info, "sha256": data_digest(data)},

@@ -114,7 +114,7 @@ def go_on(wanted: Command, folder: Path) -> list[str]:
 
 def is_stale(product: Path, wanted: Any, models: Sequence[Path]) -> bool:
     """Is an evaluation of other options, or older than a model?"""
-    if not product.is_file() or not all(model.is_file() for model in models):
+    if not product.is_file() or not all(model.exists() for model in models):
         return False
     newest = max(model.stat().st_mtime for model in models)
     changed = changed_options(read_json(product)["options"], wanted)

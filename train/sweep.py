@@ -18,7 +18,8 @@ The YAML file (`config` in any part names a file of the same options to start fr
       eval_tmr: {split: test}        ones are called eval_tmr_NAME) and of eval.eval_humanml (and
                                      of eval.tables over its results)
 
-Pairs and evaluations take dataset and reward from `common`, pairs also model and candidates. Every
+Pairs and evaluations take dataset and reward from `common`, pairs also model and candidates. With
+`script: train.train_sopo_image` the rows are options of that, and `eval_images` judges them. Every
 run is an ordinary command, printed before it starts; what is finished is skipped and what was cut
 off goes on. Rows are judged by their last checkpoints, after the same number of steps.
 """
@@ -27,6 +28,7 @@ from utils.start import entry_point
 
 import signal
 
+from train.picture_sweep import sweep_of
 from train.stages import Stage, StageRunner
 from train.sweep_plan import Options, Sweep
 from utils.errors import UserError
@@ -37,21 +39,15 @@ def train_and_judge(sweep: Sweep, runner: StageRunner) -> list[Stage]:
     """Run what remains, print the tables of the runs that are finished; returns what failed."""
     failed = runner.run(list(sweep.pairs.values()))
     failed += runner.run(sweep.runs)
-    finished = [run for run in sweep.runs if run.done]
-    failed += (broken := runner.run(sweep.tmr(finished)))
-    for title in sweep.tmr_tables if finished and not broken else []:
-        print(f"\n{sweep.write_tmr_table(title)}")
-    if stages := sweep.humanml(finished):
-        failed += (broken := runner.run(stages[:-1]) or runner.run(stages[-1:]))
-        if not broken:
-            print(f"\n{stages[-1].product.read_text(encoding='utf-8')}")
+    if finished := [run for run in sweep.runs if run.done]:
+        failed += sweep.judge(finished, runner)
     return failed
 
 
 @entry_point
 def main() -> None:
     options = parse_options(Options, description=__doc__)
-    sweep = Sweep(options)
+    sweep = sweep_of(options)
     runner = StageRunner(sweep.folder, options.jobs)
     runner.show_plan(sweep.stages(), options.dry_run)
     sweep.check_inputs()

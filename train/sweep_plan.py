@@ -18,6 +18,7 @@ from train.preference.methods import METHODS, needs_fixed_pairs
 from train.stages import (
     Command,
     Stage,
+    StageRunner,
     as_words,
     command,
     go_on,
@@ -46,12 +47,14 @@ CANDIDATES = (
     *("candidate_sampler", "candidate_steps", "guidance_param"),
 )
 TMR_TABLE = re.compile(r"eval_tmr(_\w+)?")
+PICTURES = "train.train_sopo_image"  # train/picture_sweep.py
 OWN = ("resume", "overwrite", "save_dir", "out", "output", "output_dir")  # the sweep sets them
 
 
 @dataclass
 class Options:
     save_dir: str = option("", "folder of runs, logs and tables", required=True)
+    script: str = option(TRAINING, "what the rows are options of", choices=(TRAINING, PICTURES))
     seeds: list[int] = option([1, 2, 3], "seeds of every row", minimum=0)
     common: Values | None = option(None, "in the YAML file: options of every row", required=True)
     rows: Values | None = option(None, "in the YAML file: options by row", required=True)
@@ -67,7 +70,10 @@ class Options:
             if not re.fullmatch(r"\w[\w.-]*", str(row)) or row in ("base", "real"):
                 raise UserError(f"rows: {row!r} names a folder; use letters and digits, not base")
         judges = {name for name in self.evaluation or {} if not TMR_TABLE.fullmatch(str(name))}
-        if judges not in (set(), {"eval_humanml"}, {"eval_humanml", "tables"}):
+        if self.script == PICTURES:
+            if set(self.evaluation or {}) - {"eval_images"}:
+                raise UserError("evaluation: pictures are judged by eval_images")
+        elif judges not in (set(), {"eval_humanml"}, {"eval_humanml", "tables"}):
             raise UserError(
                 "evaluation: use eval_tmr, eval_tmr_NAME, eval_humanml (which tables needs) or both"
             )
@@ -76,11 +82,13 @@ class Options:
 class Sweep:
     """All its commands. Raises UserError for options that a script or a result refuses."""
 
+    training, product = TRAINING, "model{:09d}.pt"
+
     def __init__(self, options: Options) -> None:
         self.folder, self.pair_options = Path(options.save_dir), options.pairs
-        self.common = section(TRAINING, options.common, "common", *OWN, "seed")
+        self.common = section(self.training, options.common, "common", *OWN, "seed")
         self.rows = {
-            row: section(TRAINING, content, f"rows: {row}", *OWN, "seed", "model_path")
+            row: section(self.training, content, f"rows: {row}", *OWN, "seed", "model_path")
             for row, content in (options.rows or {}).items()
         }
         self.evaluation = options.evaluation or {}
@@ -97,13 +105,13 @@ class Sweep:
     def _run(self, row: str, seed: int) -> Stage:
         folder = self.folder / f"{row}_seed{seed}"
         values = {**self.common, **self.rows[row], "seed": seed, "save_dir": folder}
-        method = values.get("method", options_of(TRAINING).method)
+        method = values.get("method", options_of(self.training).method)
         if method in METHODS and needs_fixed_pairs(method) and not values.get("pairs_path"):
             values["pairs_path"] = self._pairs(method)
-        wanted = command(TRAINING, values, f"rows: {row}")
+        wanted = command(self.training, values, f"rows: {row}")
         self.run_options.append(wanted.options)
         refuse_changes(folder / "args.json", wanted.options)
-        product = folder / f"model{wanted.options.num_steps:09d}.pt"
+        product = folder / self.product.format(wanted.options.num_steps)
         return Stage(folder.name, product, go_on(wanted, folder), kind=row)
 
     def _pairs(self, method: str) -> Path:
@@ -179,6 +187,17 @@ class Sweep:
         own = {"compare": [s.product for s in stages], "names": names, "output": output}
         table = self._evaluation(TABLES, own).arguments
         return [*stages, Stage("table", output, table, stale=True)]
+
+    def judge(self, finished: Sequence[Stage], runner: StageRunner) -> list[Stage]:
+        """Judge these runs and print their tables; returns what failed."""
+        failed = runner.run(self.tmr(finished))
+        for title in self.tmr_tables if not failed else []:
+            print(f"\n{self.write_tmr_table(title)}")
+        if stages := self.humanml(finished):
+            failed += (broken := runner.run(stages[:-1]) or runner.run(stages[-1:]))
+            if not broken:
+                print(f"\n{stages[-1].product.read_text(encoding='utf-8')}")
+        return failed
 
     def check_inputs(self) -> None:
         """Raises UserError when the base, a dataset, a reward or a judge is missing."""

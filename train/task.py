@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from train.trackers import PLATFORMS
 from utils.devices import DeviceOptions
 from utils.options import option
+from utils.provenance import provenance
 from utils.seeding import SeedOptions
 
 
@@ -100,4 +101,4 @@ class Task(Protocol):
 
 def options_to_args(options: LoopOptions) -> dict[str, Any]:
     """What goes into ``args.json``."""
-    return asdict(options)
+    return asdict(options) | {"provenance": provenance()}

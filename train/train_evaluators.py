@@ -51,7 +51,6 @@ from utils.errors import UserError
 from utils.files import atomic_write, write_json
 from utils.locks import FolderLock
 from utils.options import parse_options
-from utils.provenance import provenance
 from utils.seeding import seed_everything
 
 Options = EvaluatorOptions  # as every script calls them
@@ -146,7 +145,7 @@ def save_inputs(
 ) -> None:
     """Options, word vectors and statistics, where `EvaluatorFiles` looks for them."""
     save_dir = Path(options.save_dir)
-    args = {**options_to_args(options), "vectors_from": words, "provenance": provenance()}
+    args = {**options_to_args(options), "vectors_from": words}
     write_json(save_dir / "args.json", args)
     vectorizer.save(save_dir / "glove")
     for name, value in (("mean", stats.mean), ("std", stats.std)):

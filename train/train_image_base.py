@@ -199,6 +199,13 @@ def run_stage(task: Any, folder: str, options: Options, accelerator: Accelerator
     accelerator.wait_for_everyone()  # the main process has written what the others read next
 
 
+def record(options: Options, accelerator: Accelerator, step: int) -> None:
+    """What this run is of, and how far its second stage has come: 0, or all of it."""
+    if accelerator.is_main_process:
+        content = options_to_args(options) | {"step": step}
+        write_json(Path(options.save_dir) / "args.json", content)
+
+
 @torch.no_grad()
 def finished_vae(options: Options, vae: Any, data: PictureDataset, device: torch.device) -> Any:
     """The VAE of the first stage with latents of variance 1."""
@@ -216,8 +223,7 @@ def train(options: Options) -> Path:
     data = open_pictures(options, "train", resolution)
     val_data = open_pictures(options, "validation", resolution)
     check_pictures(data, options)
-    if accelerator.is_main_process:
-        write_json(Path(options.save_dir) / "args.json", options_to_args(options))
+    record(options, accelerator, step=0)
     first = replace(
         options,
         num_steps=options.vae_steps,
@@ -233,6 +239,7 @@ def train(options: Options) -> Path:
     generator = assemble(new_pipeline(options, vae, words, resolution), device)
     generator.steps, generator.guidance = options.sampling_steps, options.guidance
     run_stage(DenoiserTask(options, generator, data, val_data), DENOISER, options, accelerator)
+    record(options, accelerator, step=options.num_steps)
     return Path(options.save_dir) / PIPELINE
 
 

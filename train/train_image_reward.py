@@ -140,7 +140,7 @@ class RewardTask:
         return {"score": 1 - share, "told_apart": share}
 
     def save(self, save_dir: Path, step: int, average: nn.Module | None, best: bool) -> Path:
-        write_json(save_dir / "args.json", options_to_args(self.options))
+        write_json(save_dir / "args.json", options_to_args(self.options) | {"step": step})
         model: Any = average or self.reward.model
         model.save_pretrained(save_dir / FOLDER)
         self.reward.tokenizer.save_pretrained(save_dir / FOLDER)

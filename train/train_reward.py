@@ -43,7 +43,6 @@ from utils.errors import UserError
 from utils.files import write_json
 from utils.masks import zero_padding
 from utils.options import option, parse_options, with_default
-from utils.provenance import provenance
 
 LAST = "last"
 TOKENS = ("sentence_t5", "builtin")
@@ -164,7 +163,7 @@ class RealignTask:
 
     def save(self, save_dir: Path, step: int, average: nn.Module | None, best: bool) -> Path:
         """``best_MODE.pth`` for the best on val, ``last_MODE.pth`` for the last one."""
-        args = {**options_to_args(self.options), "provenance": provenance(), "step": step}
+        args = {**options_to_args(self.options), "step": step}
         write_json(save_dir / "args.json", args)
         path = save_dir / f"{BEST if best else LAST}_{self.options.reward_mode}.pth"
         return self.model.save(path, self.options.text_encoder_type, average)

@@ -34,7 +34,6 @@ from train.retrieval import retrieval_score
 from train.task import StepResult, options_to_args
 from utils.files import write_json
 from utils.options import option, parse_options, with_default
-from utils.provenance import provenance
 
 
 @dataclass
@@ -104,7 +103,7 @@ class RetrievalTask:
         """``last_weights`` as upstream names them, ``best_weights`` for the best on val."""
         path = self.tmr.save(save_dir, BEST if best else LAST)
         self.last_step = self.last_step if best else step
-        args = {**options_to_args(self.options), "provenance": provenance(), "step": self.last_step}
+        args = {**options_to_args(self.options), "step": self.last_step}
         write_json(save_dir / "args.json", args)
         return path
 

@@ -211,6 +211,12 @@ def fresh(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+def data_of(options) -> Path:
+    """The folder of the motions or of the pictures that a command reads."""
+    named = getattr(options, "dataset", "")
+    return Path("dataset", named) if named else Path(options.data_dir)
+
+
 def made_by(stages: list[Stage]) -> dict[Path, str]:
     """Product -> script. Every stage reads only what stands in the project or was made before."""
     made: dict[Path, str] = {}
@@ -220,7 +226,7 @@ def made_by(stages: list[Stage]) -> dict[Path, str]:
         if script == "train.sweep":
             check_sweep(options, made)
         elif script.startswith("train.train_"):
-            assert Path("dataset", options.dataset, "dataset.json") in made
+            assert data_of(options) / "dataset.json" in made
         if script == "train.train_mdm":
             assert stage.product.name == f"model{options.num_steps:09d}.pt"
         made[stage.product] = script
@@ -262,8 +268,7 @@ def files_read(stage: Stage) -> set[Path]:
 def needs(stage: Stage) -> set[Path]:
     """What a command reads, the dataset that it names included."""
     options = parse_options(import_module(stage.arguments[0]).Options, stage.arguments[1:])
-    data = getattr(options, "dataset", "")
-    return files_read(stage) | ({Path("dataset", data)} if data else set())
+    return files_read(stage) | ({data_of(options)} if hasattr(options, "data_dir") else set())
 
 
 def makers(path: Path, stages: list[Stage]) -> list[Stage]:
@@ -273,11 +278,15 @@ def makers(path: Path, stages: list[Stage]) -> list[Stage]:
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_the_demo_reads_shipped_models_or_those_it_trained(full: bool, fresh) -> None:
-    places = Places(weights="save/demo_full/embedded") if full else Places()
-    stages = read_plans(["demo_full", "demo"] if full else ["demo"], places)
+@pytest.mark.parametrize(("demo", "minutes"), [("demo", 6), ("demo_images", 15)])
+def test_the_demo_reads_shipped_models_or_those_it_trained(
+    demo: str, minutes: int, full: bool, fresh
+) -> None:
+    trained = {"weights": "save/demo_full/embedded", "pictures": "save/demo_images_full/shapes"}
+    places = Places(**trained) if full else Places()
+    stages = read_plans([f"{demo}_full", demo] if full else [demo], places)
     made = made_by(stages)
-    there = {Path(places.weights), Path("dataset")}
+    there = {Path(places.weights), Path(places.pictures), Path("dataset")}
     for stage in stages:
         for path in files_read(stage):
             known = path in made or any(path in product.parents for product in made)
@@ -287,11 +296,12 @@ def test_the_demo_reads_shipped_models_or_those_it_trained(full: bool, fresh) ->
         read = {other.title for path in needs(stage) for other in makers(path, stages)}
         assert read - {stage.title} <= stage.after
     assert all(stage.minutes > 0 for stage in stages)
-    assert StageRunner(Path(), jobs=2).remaining([], read_plan("demo", places)) <= 6 * 60
+    assert StageRunner(Path(), jobs=2).remaining([], read_plan(demo, places)) <= minutes * 60
 
 
-def test_sft_and_sopo_of_the_demo_differ_in_the_method_alone(fresh) -> None:
-    sft, sopo = (s.arguments for s in read_plan("demo", Places())[1:3])
+@pytest.mark.parametrize("demo", ["demo", "demo_images"])
+def test_sft_and_sopo_of_the_demo_differ_in_the_method_alone(demo: str, fresh) -> None:
+    sft, sopo = (s.arguments for s in read_plan(demo, Places())[1:3])
     assert [(a, b) for a, b in zip(sft, sopo, strict=True) if a != b] == [
         ("sft", "sopo"),
         ("save/demo/sft", "save/demo/sopo"),

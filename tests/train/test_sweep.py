@@ -6,6 +6,7 @@ import pytest
 
 from tests.paths import ROOT
 from tests.train.scripts import Workspace, contents, run_main, same_weights, sweep_file
+from train.picture_sweep import sweep_of
 from train.preference.methods import METHODS
 from train.sweep_plan import Options, Sweep
 from train.train_sopo import PreferenceTask
@@ -17,7 +18,7 @@ SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))
 
 
 def plan(path: Path) -> Sweep:
-    return Sweep(parse_options(Options, ["--config", str(path)]))
+    return sweep_of(parse_options(Options, ["--config", str(path)]))
 
 
 def option_of(arguments: list[str], name: str) -> list[str]:
