@@ -24,9 +24,10 @@ setup: .venv/.up-to-date
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[vis,trackers,images,export,smpl,wordllama,lora,dev]'
 	touch $@
 
-# Changes the modules of tests/mutants.py in one place at a time: hours; MODULE=FILE for one of them
+# Changes the modules of tests/mutants.py in one place at a time: hours; MODULE=FILE for one of
+# them, SHARE=0.2 for a fifth of the changes
 test-mutants: .venv/.up-to-date
-	$(BIN)/python -m tests.mutants $(MODULE)
+	$(BIN)/python -m tests.mutants $(if $(MODULE),--modules $(MODULE)) $(if $(SHARE),--share $(SHARE))
 
 test: lint
 	$(BIN)/python -m pytest

@@ -76,10 +76,17 @@ def open_any_dataset(options: Options) -> MotionDataset:
     """The named dataset, else HumanML3D, else the embedded one (made in a temporary folder)."""
     if options.dataset or options.data_dir:
         name = options.dataset or "humanml"
-        return open_dataset(name, options.split, options.data_dir, random_items=False)
+        return open_dataset(
+            name,
+            options.split,
+            options.data_dir,
+            random_items=False,
+            rebuild_cache=options.rebuild_cache,
+        )
     for name in ("humanml", "synthetic"):
         try:
-            return open_dataset(name, options.split, random_items=False)
+            rebuild = options.rebuild_cache
+            return open_dataset(name, options.split, random_items=False, rebuild_cache=rebuild)
         except UserError:
             print(f"no dataset {name} on disk")
     print("making the embedded dataset in a temporary folder")

@@ -6,9 +6,11 @@ of the draws) from a random start, and zero-padded. Batches are raw: whoever rea
 normalises by statistics of its own.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +89,7 @@ class DatasetOptions(DataDirOptions):
     """For every script that reads a dataset."""
 
     dataset: str = option("humanml", "humanml, kit, or the name of a folder in dataset/")
+    rebuild_cache: bool = option(False, "pack the dataset's files anew", free="always")
 
 
 def resolve_dataset(name: str, data_dir: str = "") -> DatasetFolder:
@@ -155,6 +158,17 @@ class MotionDataset:
         return Statistics(
             stats.name, stats.mean, stats.std.where(stats.std > 1e-6, torch.ones(1)), stats.eps
         )
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all that a result may depend on: clips, captions, what is known of them,
+        the split and its statistics; not of where they lie."""
+        digest = hashlib.sha256(self.packed.digest.encode())
+        digest.update(repr([(e.name, e.start, e.length) for e in self.entries]).encode())
+        digest.update(repr(self.annotations).encode())
+        for vector in (self.stats.mean, self.stats.std):
+            digest.update(vector.numpy().tobytes())
+        return digest.hexdigest()
 
     def captions(self) -> Iterator[str]:
         """Every caption of the split."""

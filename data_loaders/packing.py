@@ -32,12 +32,18 @@ CAPTION_BYTES = 2**20  # of one caption file
 @dataclass(frozen=True)
 class PackedClips:
     """rows ``[sum T, D]`` float32 (memory-mapped); spans: id -> (first row, length); texts: id ->
-    content of its caption file; problems: id -> why the clip is not there."""
+    content of its caption file; problems: id -> why the clip is not there; digest: of all this."""
 
     rows: Tensor
     spans: dict[str, tuple[int, int]]
     texts: dict[str, str]
     problems: dict[str, str]
+    digest: str
+
+    @property
+    def index(self) -> str:
+        """All but the rows, as JSON."""
+        return _index(self.spans, self.texts, self.problems)
 
 
 def load_packed(folder: Path, feature_dim: int, rebuild: bool = False) -> PackedClips:
@@ -106,11 +112,12 @@ def _read(path: Path, key: str, feature_dim: int) -> PackedClips | None:
             rows, index = file.get_tensor("rows"), metadata["index"]
         if rows.dtype != torch.float32 or rows.dim() != 2 or rows.shape[1] != feature_dim:
             raise ValueError("its rows are of another shape")
-        if metadata["digest"] != _digest(rows, index):
+        digest = _digest(rows, index)
+        if metadata["digest"] != digest:
             raise ValueError("its digest differs")
         content = json.loads(index)
         spans = {name: (start, length) for name, start, length in content["spans"]}
-        return PackedClips(rows, spans, content["texts"], content["problems"])
+        return PackedClips(rows, spans, content["texts"], content["problems"], digest)
     except (*DAMAGE, SafetensorError) as error:
         print(f"warning: {path} is damaged ({error}) and is made anew")
         return None
@@ -143,8 +150,21 @@ def _build(folder: Path, feature_dim: int) -> PackedClips:
             problems.setdefault(path.stem, problem)
         else:
             texts[path.stem] = text
-    rows = np.concatenate(clips) if clips else np.zeros((0, feature_dim), np.float32)
-    return PackedClips(torch.from_numpy(rows), spans, texts, problems)
+    joined = np.concatenate(clips) if clips else np.zeros((0, feature_dim), np.float32)
+    rows = torch.from_numpy(joined)
+    digest = _digest(rows, _index(spans, texts, problems))
+    return PackedClips(rows, spans, texts, problems, digest)
+
+
+def _index(
+    spans: dict[str, tuple[int, int]], texts: dict[str, str], problems: dict[str, str]
+) -> str:
+    content = {
+        "spans": [[name, *span] for name, span in spans.items()],
+        "texts": texts,
+        "problems": problems,
+    }
+    return json.dumps(content)
 
 
 def _read_captions(path: Path) -> tuple[str, str]:
@@ -180,13 +200,7 @@ def _read_clip(path: Path, feature_dim: int) -> np.ndarray | str:
 
 def _write(folder: Path, packed: PackedClips, key: str) -> None:
     """Keep it for the next start, where there is a place; a full disk ends no run."""
-    content = {
-        "spans": [[name, *span] for name, span in packed.spans.items()],
-        "texts": packed.texts,
-        "problems": packed.problems,
-    }
-    index = json.dumps(content)
-    metadata = {"key": key, "digest": _digest(packed.rows, index), "index": index}
+    metadata = {"key": key, "digest": packed.digest, "index": packed.index}
     reasons = []
     for path in _cache_paths(folder):
         try:

@@ -12,6 +12,11 @@ denoising steps do to the choice of the worst candidate. Networks are untrained 
 and --reward_path name trained ones; data are procedural motions. Both paths of an item take turns,
 so that a busy machine slows both. --full_size on a CPU takes hours; lower --batch_size and
 --num_candidates there and leave out the large items, as in --items denoiser rollout "SoPo step".
+
+The rows of MLD are of MLD* at the sizes of configs/mld/v1_vae.yaml and v1_diffusion.yaml, always
+untrained, with the paper's 2 candidates. Large text encoders are not part of any row, on either
+path: CLIP and sentence-T5 cannot be had without a download, so that MDM reads the built-in vectors
+and MLD one fixed vector of sentence-T5's width.
 """
 
 from utils.start import entry_point
@@ -33,6 +38,7 @@ from data_loaders.skeleton import HUMANML
 from eval.metrics import POOL
 from eval.motion_sets import FiguresFile
 from eval.speed.few_steps import StepComparison, format_few_steps
+from eval.speed.latent import LatentWorkload
 from eval.speed.pages import format_pages, measure_pages
 from eval.speed.timing import format_rows, matmul_peak, measure_item, seconds_of
 from eval.speed.waiting import compare_waiting, format_waiting
@@ -153,10 +159,10 @@ def scaling_efficiency(work: Workload, accelerator: Accelerator, repetitions: in
         return statistics.median(seconds_of(call, work.device) for _ in range(repetitions))
 
     accelerator.wait_for_everyone()
-    alone = median(lambda: work.sopo_step(work.task)) if accelerator.is_main_process else 0.0
+    alone = median(work.fast.sopo_step) if accelerator.is_main_process else 0.0
     accelerator.wait_for_everyone()
     reduce = partial(average_gradients, accelerator)
-    return alone / median(lambda: work.sopo_step(work.task, reduce))
+    return alone / median(lambda: work.fast.sopo_step(reduce))
 
 
 def describe(device: torch.device) -> str:
@@ -210,11 +216,16 @@ def run(options: Options, folder: Path, accelerator: Accelerator) -> dict[str, A
     rows = []
     skipped = 1 if options.data_dir else 0  # a cold start would remove the packed data of others
     chosen = tuple(options.items) or ("",)
-    for item in [item for item in work.items()[skipped:] if item.name.startswith(chosen)]:
+    items = [*work.items()[skipped:], *LatentWorkload(work).items()]
+    for item in [item for item in items if item.name.startswith(chosen)]:
         rows.append(measure_item(item, device, options.repetitions, peaks))
         say(f"{item.name}: {rows[-1].fast.median:.4g} s", flush=True)
     say(f"\n{format_rows(rows)}\n")
     content["rows"] = [asdict(row) | {"gain": row.gain} for row in rows]
+    found = {row.name: row.fast.median for row in rows}
+    if {"SoPo step", "MLD SoPo step"} <= found.keys():
+        content["latent_gain"] = found["SoPo step"] / found["MLD SoPo step"]
+        say(f"a SoPo step of MLD* is {content['latent_gain']:.1f}x as fast as one of MDM\n")
     if options.few_steps:
         batch = work.batch
         comparison = StepComparison(

@@ -144,7 +144,13 @@ def choose(gains: Tensor, clips: list[str], count: int) -> list[Choice]:
 
 def judge_models(options: Options) -> tuple[Comparison, Skeleton]:
     """Generate with all models and score; captions with a broken motion are left out, and said."""
-    data = open_dataset(options.dataset, options.split, options.data_dir, random_items=False)
+    data = open_dataset(
+        options.dataset,
+        options.split,
+        options.data_dir,
+        random_items=False,
+        rebuild_cache=options.rebuild_cache,
+    )
     judge = load_judge(options.judge_path, options, data.skeleton)
     reward = (
         load_judge(options.reward_path, options, data.skeleton) if options.reward_path else None

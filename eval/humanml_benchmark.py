@@ -282,7 +282,8 @@ def prepare_evaluation(options: Options) -> Prepared:
     files = EvaluatorFiles.find(dataset, folder.path, options.evaluator_dir, options.glove_dir)
     device = pick_device(options.device)
     embedder = CoEmbedder.load(files, device)
-    data = open_dataset(dataset, options.split, options.data_dir)
+    rebuild = options.rebuild_cache
+    data = open_dataset(dataset, options.split, options.data_dir, rebuild_cache=rebuild)
     protocol = fit_protocol(options, len(data))
     protocol.check(len(data), embedder.width)
     generator = options.load_generator(options.model_path, device, data.skeleton)

@@ -75,7 +75,13 @@ def open_split(options: SampledOptions) -> MotionDataset:
     """The split, item by item, once every checkpoint has been found. Raises UserError."""
     for path in options.model_path:
         read_model_args(path)
-    return open_dataset(options.dataset, options.split, options.data_dir, random_items=False)
+    return open_dataset(
+        options.dataset,
+        options.split,
+        options.data_dir,
+        random_items=False,
+        rebuild_cache=options.rebuild_cache,
+    )
 
 
 def real_motions(data: MotionDataset, batch_size: int) -> MotionSet:

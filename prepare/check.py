@@ -165,7 +165,8 @@ def _text_encoder(options: Options) -> str:
 
 
 def _split(options: Options, split: str) -> str:
-    data = open_dataset(options.dataset, split, options.data_dir)
+    rebuild = options.rebuild_cache
+    data = open_dataset(options.dataset, split, options.data_dir, rebuild_cache=rebuild)
     return f"{data.folder.path} ({len(data)} clips)"
 
 

@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from data_loaders.features import features_to_joints
-from data_loaders.humanml import DatasetFolder, resolve_dataset
+from data_loaders.humanml import DatasetFolder, DatasetOptions, resolve_dataset
 from prepare.survey import Survey, survey_dataset
 from sample.video import Panel, draw_frames, video_suffix, write_video
 from utils.errors import UserError
 from utils.files import atomic_write
-from utils.options import option, parse_options
+from utils.options import option, parse_options, with_default
 
 SHOWN, COLUMNS, PANEL_SIZE = 6, 3, 240
 MOMENTS = (0.25, 0.5, 0.75, 1.0)  # parts of a clip at whose ends a picture shows it
@@ -39,6 +39,7 @@ class Options:
     )
     output: str = option("", "picture of six clips: a .png, .gif or .mp4 file")
     seed: int = option(0, "seed of the choice of these clips", minimum=0)
+    rebuild_cache: bool = with_default(DatasetOptions, "rebuild_cache", False)
 
     def validate(self) -> None:
         suffix = Path(self.output).suffix
@@ -116,7 +117,7 @@ def main() -> None:
     words = sys.argv[1:]
     named = ["--dataset"] if words and not words[0].startswith("-") else []
     options = parse_options(Options, [*named, *words], description=__doc__)
-    survey = survey_dataset(find_dataset(options.dataset))
+    survey = survey_dataset(find_dataset(options.dataset), options.rebuild_cache)
     print(describe(survey))
     if options.output:
         draw(survey, Path(options.output), options.seed)

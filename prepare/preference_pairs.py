@@ -135,7 +135,8 @@ def main() -> None:
     options = parse_options(Options, description=__doc__)
     device = pick_device(options.device)
     read_model_args(options.model_path)
-    data = open_dataset(options.dataset, "train", options.data_dir)
+    rebuild = options.rebuild_cache
+    data = open_dataset(options.dataset, "train", options.data_dir, rebuild_cache=rebuild)
     reward = load_reward(options, device, data)
     policy = load_generator(
         options.model_path,

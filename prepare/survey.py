@@ -68,9 +68,9 @@ class Survey:
         )
 
 
-def survey_dataset(folder: DatasetFolder) -> Survey:
+def survey_dataset(folder: DatasetFolder, rebuild_cache: bool = False) -> Survey:
     """Count and check everything once. Raises UserError when the folder cannot be read at all."""
-    packed = load_packed(folder.path, folder.skeleton.feature_dim)
+    packed = load_packed(folder.path, folder.skeleton.feature_dim, rebuild_cache)
     annotations = Annotations.load(folder.path)
     ids = {split: _read_ids(folder, split) for split in SPLITS}
     splits = {name: _survey_split(folder, packed, annotations, ids[name]) for name in SPLITS}

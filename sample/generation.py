@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data_loaders.features import features_to_joints
-from data_loaders.humanml import DatasetOptions, open_dataset
+from data_loaders.humanml import DatasetOptions, MotionDataset, open_dataset
 from data_loaders.skeleton import HUMANML, SKELETONS, Skeleton
 from data_loaders.vocabulary import unknown_words
 from diffusion.samplers import Denoiser
@@ -114,9 +114,16 @@ def _read_prompt_file(path: str) -> list[str]:
     return prompts
 
 
+def open_captions(dataset: str, options: Options) -> MotionDataset:
+    """The split whose captions are generated for."""
+    return open_dataset(
+        dataset, options.split, options.data_dir, rebuild_cache=options.rebuild_cache
+    )
+
+
 def draw_captions(dataset: str, options: Options) -> list[str]:
     """`num_samples` captions of different clips of the split, drawn with the seed."""
-    data = open_dataset(dataset, options.split, options.data_dir)
+    data = open_captions(dataset, options)
     if options.num_samples > len(data):
         raise UserError(
             f"--num_samples {options.num_samples} exceeds the {len(data)} clips of the "
@@ -303,7 +310,7 @@ def with_choice(
     if options.best_of == 1:
         return generator
     if drawn_from:
-        data = open_dataset(drawn_from, options.split, options.data_dir)
+        data = open_captions(drawn_from, options)
         reward = load_reward(options, generator.device, data)
     else:
         reward = load_reward_without_data(options, generator.device, generator.skeleton)

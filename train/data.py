@@ -15,14 +15,11 @@ from data_loaders.humanml import (
 from eval.metrics import POOL
 from train.task import LoopOptions
 from utils.errors import UserError
-from utils.options import option
 
 
 @dataclass
 class TrainingOptions(LoopOptions, DatasetOptions):
     """Options of every training on a dataset of motions."""
-
-    rebuild_cache: bool = option(False, "pack the dataset's files anew", free="always")
 
 
 def open_splits(

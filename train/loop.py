@@ -13,7 +13,7 @@ import math
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from accelerate import Accelerator
 from torch import nn
 from tqdm import tqdm
 
+from train.fingerprints import check_unchanged
 from train.interrupts import StopSignals
 from train.optimisation import StepGuard, WeightAverage, learning_rate, mean_result
 from train.pace import Pace, announcement, first_checkpoint
@@ -81,7 +82,8 @@ class Trainer:
     """Runs a `Task` for ``options.num_steps`` optimiser steps.
 
     `inspect` is called in the main process with every checkpoint that `save_interval` asks for.
-    recorded: the options are in an ``args.json`` already, as far as anybody reads it.
+    recorded: the options are in an ``args.json`` already, as far as anybody reads it. inputs: the
+    `fingerprints` of what the task reads, which stay the same where the run is resumed.
     """
 
     def __init__(
@@ -91,9 +93,11 @@ class Trainer:
         accelerator: Accelerator,
         inspect: Callable[[Path], None] | None = None,
         recorded: bool = False,
+        inputs: Mapping[str, str] | None = None,
     ) -> None:
         self.task, self.options, self.accelerator = task, options, accelerator
         self.inspect, self.main = inspect, accelerator.is_main_process
+        self.inputs = dict(inputs or {})
         self.save_dir = Path(options.save_dir)
         self.parameters = [p for p in task.module.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -302,6 +306,7 @@ class Trainer:
             "average": average,
             "average_updates": self.average.updates if self.average else 0,
             "tasks": tasks,
+            "inputs": self.inputs,
             "guard": self.guard.state_dict(),
             "best": self.best,
             "superseded": self.superseded,
@@ -336,6 +341,7 @@ class Trainer:
                 f"--resume: {path} is of a training with {len(tasks)} processes, and this one has "
                 f"{processes}; start as many, as each has a memory and random numbers of its own"
             )
+        check_unchanged(state.get("inputs", {}), self.inputs)
         try:
             self.task.module.load_state_dict(state["module"])
             self.optimizer.load_state_dict(state["optimizer"])

@@ -44,6 +44,7 @@ from train.evaluator_tasks import (
     MovementTask,
     Stage,
 )
+from train.fingerprints import fingerprints
 from train.loop import Trainer, start_run
 from train.run_state import states_in
 from train.task import options_to_args
@@ -129,14 +130,18 @@ def word_vectors(options: EvaluatorOptions, data: MotionDataset) -> tuple[WordVe
 
 
 def run_stage(
-    task: Stage, folder: str, options: EvaluatorOptions, accelerator: Accelerator
+    task: Stage,
+    folder: str,
+    options: EvaluatorOptions,
+    accelerator: Accelerator,
+    inputs: dict[str, str],
 ) -> None:
     """One stage on the training loop, in a folder of its own; a finished one ends at once."""
     save_dir = Path(options.save_dir) / folder
     resume = options.resume and bool(states_in(save_dir))
     own = {"save_dir": str(save_dir), "resume": resume}
     own["overwrite"] = options.overwrite or options.resume  # it may have been cut off before
-    Trainer(task, replace(options, **own), accelerator, recorded=True).run()
+    Trainer(task, replace(options, **own), accelerator, recorded=True, inputs=inputs).run()
     accelerator.wait_for_everyone()  # the main process has written what the others read next
 
 
@@ -171,10 +176,11 @@ def _train(options: EvaluatorOptions, accelerator: Accelerator) -> dict[str, flo
         print(f"word vectors: {words}")
         save_inputs(options, data.stats, vectorizer, words)
     first = replace(options, num_steps=options.movement_steps, grad_clip=0.0)
-    run_stage(movement, MOVEMENTS, first, accelerator)
+    inputs = fingerprints(data, val)
+    run_stage(movement, MOVEMENTS, first, accelerator, inputs)
     seed_everything(options.seed)  # so that a resumed second stage starts as in an unbroken run
     matching = MatchingTask(options, data, val, vectorizer, device)
-    run_stage(matching, MATCHING, options, accelerator)
+    run_stage(matching, MATCHING, options, accelerator, inputs)
     files = EvaluatorFiles.find(options.dataset, data.folder.path, options.save_dir)
     figures = real_figures(CoEmbedder.load(files, device), val, options.seed, pool)
     if main_process:

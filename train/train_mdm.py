@@ -16,6 +16,7 @@ from model.mdm.generator import build_generator
 from model.mdm.network import MDMConfig
 from train.data import open_splits
 from train.denoising import DenoisingTask
+from train.fingerprints import fingerprints
 from train.inspection import InspectionOptions, inspector
 from train.loop import Trainer, start_run
 from utils.options import option, parse_options, with_default
@@ -48,7 +49,8 @@ def main() -> None:
     if options.resume_checkpoint:
         load_weights(generator.model, options.resume_checkpoint)
     task = DenoisingTask(options, options.cond_mask_prob, generator, data, val_data)
-    Trainer(task, options, accelerator, inspect).run()
+    inputs = fingerprints(data, val_data)
+    Trainer(task, options, accelerator, inspect, inputs=inputs).run()
 
 
 if __name__ == "__main__":

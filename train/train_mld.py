@@ -33,6 +33,7 @@ from model.latent.vae import MotionVAE, VAEConfig
 from sample.figure import UNITS_PER_METRE
 from train.data import fixed_batches, open_splits, steps_per_epoch, training_batches
 from train.denoising import DenoisingTask
+from train.fingerprints import fingerprints
 from train.inspection import InspectionOptions, inspector
 from train.loop import Trainer, start_run
 from train.task import StepResult, options_to_args
@@ -254,7 +255,8 @@ def main() -> None:
     else:
         generator = build_generator(options, open_vae(options, data), accelerator.device)
         task = DenoisingTask(options, options.cond_mask_prob, generator, data, val_data)
-    Trainer(task, options, accelerator, inspect).run()
+    inputs = fingerprints(data, val_data)
+    Trainer(task, options, accelerator, inspect, inputs=inputs).run()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from data_loaders.humanml import MotionDataset, open_dataset
 from model.momask.checkpoints import load_tokens, momask_text_encoder
 from model.momask.token_space import TokenSpace
 from train.data import open_splits
+from train.fingerprints import fingerprints
 from train.loop import Trainer, start_run
 from train.momask_options import MoMaskOptions
 from train.momask_tasks import TASKS, RVQTask, Stage
@@ -48,8 +49,9 @@ def open_task(options: MoMaskOptions, accelerator: Accelerator) -> Stage:
     """The network of the stage on its data."""
     device = accelerator.device
     if options.stage == "rvq":
-        splits = [open_dataset(options.dataset, s, options.data_dir) for s in ("train", "val")]
-        return RVQTask(options, *splits, device)
+        name, folder = options.dataset, options.data_dir
+        data = open_dataset(name, "train", folder, rebuild_cache=options.rebuild_cache)
+        return RVQTask(options, data, open_dataset(name, "val", folder), device)
     data, val_data = open_splits(options)
     tokens = open_tokens(options, data, accelerator)
     encoder = momask_text_encoder(options.text_encoder_type, options.text_encoder_path, device)
@@ -65,7 +67,9 @@ def main() -> None:
             f"--stage rvq in {accelerator.num_processes} processes: each would move codebooks of "
             "its own by its share of the motions; train the RVQ in one process"
         )
-    Trainer(open_task(options, accelerator), options, accelerator).run()
+    task = open_task(options, accelerator)
+    inputs = fingerprints(task.data, task.val_data)
+    Trainer(task, options, accelerator, inputs=inputs).run()
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from train.data import (
     training_batches,
     validation_pool,
 )
+from train.fingerprints import fingerprints
 from train.loop import Trainer, start_run
 from train.retrieval import retrieval_score
 from train.task import StepResult, options_to_args
@@ -202,7 +203,8 @@ def main() -> None:
     data, val_data = open_splits(options)
     pool = validation_pool(val_data)
     model = build_model(options, data, accelerator.device)
-    Trainer(RealignTask(options, model, data, val_data, pool), options, accelerator).run()
+    task, inputs = RealignTask(options, model, data, val_data, pool), fingerprints(data, val_data)
+    Trainer(task, options, accelerator, inputs=inputs).run()
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from model.momask.generator import MoMaskGenerator
 from rewards.load import load_reward
 from rewards.seam import differentiable
 from train.data import open_splits
+from train.fingerprints import fingerprints
 from train.inspection import inspector
 from train.loop import Trainer, start_run
 from train.reward_backprop.options import BackpropOptions
@@ -75,7 +76,8 @@ def main() -> None:
     policy = load_policy(options, data.skeleton, accelerator.device, dtype)
     reward = differentiable(load_reward(options, accelerator.device, data, val_data))
     task = RewardBackpropTask(options, policy, reward, data, val_data)
-    Trainer(task, options, accelerator, inspect).run()
+    inputs = fingerprints(data, val_data, reward=reward)
+    Trainer(task, options, accelerator, inspect, inputs=inputs).run()
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from model.seam import Generator, Samples
 from rewards.load import RewardOptions, load_reward
 from rewards.seam import Reward
 from train.data import open_splits, steps_per_epoch, training_batches
+from train.fingerprints import fingerprints
 from train.inspection import inspector
 from train.loop import Trainer, start_run
 from train.preference.fixed_pairs import PairStore
@@ -140,7 +141,8 @@ def main() -> None:
         rewards = task.probe()
         if accelerator.is_main_process:
             report_probe(rewards, task.algorithm.threshold.value())
-    Trainer(task, options, accelerator, inspect).run()
+    inputs = fingerprints(data, val_data, reward=reward)
+    Trainer(task, options, accelerator, inspect, inputs=inputs).run()
 
 
 if __name__ == "__main__":

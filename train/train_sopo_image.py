@@ -37,6 +37,7 @@ from model.seam import Samples
 from prepare.shape_world.oracle import facts_of, mean_by_kind
 from rewards.image import ImageRewardOptions, embeds, load_image_reward
 from rewards.seam import Reward
+from train.fingerprints import fingerprints
 from train.image_data import PosteriorCache, check_pictures, shuffled_rows, steps_per_epoch
 from train.image_pairs import PicturePairs
 from train.loop import Trainer, start_run
@@ -221,7 +222,7 @@ def main() -> None:
         rewards = task.probe()
         if accelerator.is_main_process:
             report_probe(rewards, task.algorithm.threshold.value(), "pictures")
-    Trainer(task, options, accelerator).run()
+    Trainer(task, options, accelerator, inputs=fingerprints(reward=reward)).run()
 
 
 if __name__ == "__main__":

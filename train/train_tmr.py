@@ -29,6 +29,7 @@ from train.data import (
     training_batches,
     validation_pool,
 )
+from train.fingerprints import fingerprints
 from train.loop import Trainer, start_run
 from train.retrieval import retrieval_score
 from train.task import StepResult, options_to_args
@@ -123,7 +124,7 @@ def main() -> None:
     encoder = build_text_encoder(options.text_encoder_type, options.text_encoder_path or None)
     tmr = TMR(options, data.feature_stats(), CachedTextEncoder(encoder))
     task = RetrievalTask(options, tmr.to(accelerator.device), data, val_data, pool)
-    Trainer(task, options, accelerator).run()
+    Trainer(task, options, accelerator, inputs=fingerprints(data, val_data)).run()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from data_loaders.humanml import MotionDataset
 from diffusion.samplers import noise_from, sample_ancestral
 from model.mdm.generator import MDMGenerator
 from model.mdm.network import MDM
-from model.seam import Samples
+from model.seam import Generator, Samples
 from model.text.encoders import Condition
 from rewards.tmr import TMRReward
 from tmr.model import TMR
@@ -156,9 +156,7 @@ class PlainCandidates(CandidateSampler):
 class PlainAlgorithm(PreferenceAlgorithm):
     """The method's step with the parts above and four network calls for the four errors."""
 
-    def __init__(
-        self, options: PreferenceOptions, policy: PlainGenerator, reward: PlainReward
-    ) -> None:
+    def __init__(self, options: PreferenceOptions, policy: Generator, reward: PlainReward) -> None:
         super().__init__(options, policy, reward)
         self.candidates = PlainCandidates(policy, reward, options.num_candidates)
         self.sources = [self._source(pairing, None) for pairing in METHODS[options.method]]

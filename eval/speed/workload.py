@@ -1,18 +1,20 @@
 """What the benchmark runs: networks, data and the work of every measured item, fast and plain."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from data_loaders.humanml import MotionBatch, MotionDataset, make_loader, open_dataset
 from diffusion.sampling import SamplerOptions
 from eval.protocol import Embeddings, Protocol, measure
 from eval.speed.plain_path import PlainAlgorithm, PlainGenerator, PlainReward, plain_start_up
+from eval.speed.steps import TrainingSteps
+from model.latent.generator import MLDGenerator
+from model.latent.skip_transformer import SkipTransformerConfig
 from model.mdm.generator import MDMGenerator
 from model.mdm.network import MDM, MDMConfig
 from model.seam import Samples
@@ -20,14 +22,24 @@ from rewards.co_embedding import Evaluators, EvaluatorSizes
 from rewards.tmr import TMRReward
 from tmr.model import TMRConfig
 from train.preference.algorithm import PreferenceAlgorithm
-from train.preference.gate import GateDecision
 from train.preference.options import PreferenceOptions
-from train.preference.pairs import Key, PreferenceBatch
+from train.preference.pairs import Key
 from utils.masks import length_mask
 from utils.seeding import torch_generator
 
 GUIDANCE = 2.5
-EVALUATION_BATCH = 32
+EVALUATION_BATCH, GENERATION_BATCH = 32, 256  # pools of the plain path; what memory holds
+
+
+@dataclass(frozen=True)
+class LatentSizes:
+    """MLD*, whose published sizes are the defaults: VAE and denoiser, the width of a caption's
+    vector, DDIM's steps, and K."""
+
+    trunk: SkipTransformerConfig = field(default_factory=SkipTransformerConfig)
+    text_width: int = 768
+    steps: int = 50
+    candidates: int = MLDGenerator.usual_candidates
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,7 @@ class Sizes:
     motions: int
     clips: int
     evaluators: EvaluatorSizes = field(default_factory=EvaluatorSizes)
+    latent: LatentSizes = field(default_factory=LatentSizes)
 
 
 SMALL = Sizes(
@@ -51,6 +64,7 @@ SMALL = Sizes(
     motions=32,
     clips=500,
     evaluators=EvaluatorSizes(text_hidden=64, motion_hidden=64, embedding=16),
+    latent=LatentSizes(SkipTransformerConfig(128, 512, 5), text_width=256),
 )
 FULL = Sizes(
     MDMConfig("trans_enc", "builtin", diffusion_steps=50), TMRConfig("builtin"), 64, 4, 1024, 25_000
@@ -63,6 +77,7 @@ QUICK = Sizes(
     motions=32,
     clips=60,
     evaluators=EvaluatorSizes(263, 8, 8, 10, 8, 8, 8),
+    latent=LatentSizes(SkipTransformerConfig(16, 16, 3, 2), text_width=16, steps=3),
 )
 
 
@@ -124,7 +139,8 @@ class Workload:
         self.options = PreferenceOptions(tau=1.0, num_candidates=sizes.candidates)
         self.plain_generator = PlainGenerator.of(generator)
         self.plain_reward = PlainReward(reward.model)
-        self.plain_algorithm = PlainAlgorithm(self.options, self.plain_generator, self.plain_reward)
+        plain = PlainAlgorithm(self.options, self.plain_generator, self.plain_reward)
+        self.plain = TrainingSteps(plain, self.raw, self.keys, torch.float32)
         self.use(generator)
         self.evaluators = Evaluators(sizes.evaluators).to(self.device).eval().requires_grad_(False)
 
@@ -132,12 +148,15 @@ class Workload:
         """Take this generator on the fast path."""
         self.generator = generator
         few = replace(generator, sampler=SamplerOptions("dpm_sde", self.few_steps))
-        self.algorithm = PreferenceAlgorithm(self.options, generator, self.reward)
-        self.few_algorithm = PreferenceAlgorithm(self.options, few, self.reward)
-        self.optimizers = [  # a rate that changes nothing
-            torch.optim.AdamW(algorithm.policy.model.parameters(), lr=1e-9)
-            for algorithm in (self.algorithm, self.plain_algorithm)
-        ]
+        self.fast, self.few = (
+            TrainingSteps(
+                PreferenceAlgorithm(self.options, policy, self.reward),
+                self.raw,
+                self.keys,
+                self.dtype,
+            )
+            for policy in (generator, few)
+        )
 
     @property
     def few_steps(self) -> int:
@@ -146,13 +165,6 @@ class Workload:
 
     def open(self) -> MotionDataset:
         return open_dataset("benchmark", "train", str(self.folder))
-
-    def autocast(
-        self, algorithm: PreferenceAlgorithm | None = None
-    ) -> AbstractContextManager[object]:
-        if self.dtype == torch.float32 or algorithm is self.plain_algorithm:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
 
     def items(self) -> list[Item]:
         """In the order of the table."""
@@ -163,8 +175,7 @@ class Workload:
         # 2 motions x (3 policy + 1 reference); errors are of the batch as it is padded
         loss, plain_loss = (8 * f for f in self._batch_flops(padded))
         prompts, plain_prompts = (2 * steps * f for f in self._prompt_flops())
-        count, fast, plain = self.sizes.motions, self.algorithm, self.plain_algorithm
-        pairs, plain_pairs = self._pairs(fast), self._pairs(plain)
+        count, fast, plain = self.sizes.motions, self.fast, self.plain
         return [
             Item("start-up, cold", self.cold_start_up),
             Item("start-up, warm", self.open, lambda: plain_start_up(self.data)),
@@ -174,7 +185,7 @@ class Workload:
                 *(forward, plain_forward, self.dtype),
             ),
             Item(
-                *("rollout", lambda: self.rollout(fast), lambda: self.rollout(plain)),
+                *("rollout", fast.rollout, plain.rollout),
                 *(steps * forward, steps * plain_forward, self.dtype),
             ),
             Item(
@@ -182,17 +193,15 @@ class Workload:
                 *((k + 1) * flops for flops in self._reward_flops()),
             ),
             Item(
-                *("loss step", lambda: self.loss_step(fast, pairs)),
-                lambda: self.loss_step(plain, plain_pairs),
+                *("loss step", fast.loss_step, plain.loss_step),
                 *(loss, plain_loss, self.dtype),
             ),
             Item(
-                *("SoPo step", lambda: self.sopo_step(fast), lambda: self.sopo_step(plain)),
+                *("SoPo step", fast.sopo_step, plain.sopo_step),
                 *(steps * forward + loss, steps * plain_forward + plain_loss, self.dtype),
             ),
             Item(
-                *(f"SoPo step, {few} solver steps", lambda: self.sopo_step(self.few_algorithm)),
-                lambda: self.sopo_step(plain),
+                *(f"SoPo step, {few} solver steps", self.few.sopo_step, plain.sopo_step),
                 *(few * forward + loss, steps * plain_forward + plain_loss, self.dtype),
             ),
             Item(
@@ -203,8 +212,8 @@ class Workload:
             ),
             Item(
                 f"evaluation of {count}",
-                lambda: self.replication(self.generator),
-                lambda: self.replication(self.plain_generator),
+                lambda: self.judge(self.generate(self.generator)),
+                lambda: self.judge(self.generate(self.plain_generator)),
                 *(prompts, plain_prompts, self.dtype),
             ),
         ]
@@ -268,7 +277,7 @@ class Workload:
 
         @torch.no_grad()
         def call() -> Tensor:
-            with self.autocast():
+            with self.fast.autocast():
                 return denoise(x, t)
 
         return call
@@ -289,14 +298,6 @@ class Workload:
 
         return call
 
-    def rollout(self, algorithm: PreferenceAlgorithm) -> None:
-        """K candidates for every caption, with their rewards."""
-        captions, policy = self.batch.captions, algorithm.policy
-        with self.autocast(algorithm):
-            rng = torch_generator(0, self.device)
-            clips, condition = policy.encode(self.raw), policy.encode_text(captions)
-            algorithm.candidates(clips, captions, condition, rng)
-
     def score(self, reward: TMRReward) -> None:
         """All candidates and the preferred motions."""
         k = self.sizes.candidates + 1
@@ -306,54 +307,6 @@ class Workload:
     def score_plainly(self) -> None:
         for _ in range(self.sizes.candidates + 1):
             self.plain_reward.score(self.raw, self.batch.captions)
-
-    def _pairs(self, algorithm: PreferenceAlgorithm) -> tuple[PreferenceBatch, Tensor, Tensor]:
-        """Pairs of one step, their t and noise; the loser is random, which costs the same."""
-        policy = algorithm.policy
-        winners, ones = policy.encode(self.raw), torch.ones(len(self.raw), device=self.device)
-        losers = Samples(torch.randn_like(winners.x) * winners.mask.unsqueeze(-1), winners.lengths)
-        pairs = PreferenceBatch(
-            preferred=winners,
-            unpreferred=losers,
-            condition=policy.encode_text(self.batch.captions),
-            gate=GateDecision(ones.bool(), None),
-            reward_preferred=ones,
-            reward_unpreferred=ones,
-            reward_candidates=ones.unsqueeze(1),
-            similarity=ones,
-        )
-        t = torch.arange(len(ones), device=self.device) % policy.levels
-        return pairs, t, torch.randn_like(winners.x)
-
-    def loss_step(
-        self, algorithm: PreferenceAlgorithm, pairs: tuple[PreferenceBatch, Tensor, Tensor]
-    ) -> None:
-        """Errors, loss, gradient and update for given pairs."""
-        with self.autocast(algorithm):
-            loss = algorithm.pair_loss(*pairs)[0].loss.mean()
-        self._update(algorithm, loss)
-
-    def sopo_step(
-        self,
-        algorithm: PreferenceAlgorithm,
-        reduce: Callable[[nn.Module], None] = lambda module: None,
-    ) -> None:
-        """A whole step of training; `reduce` averages the gradients over processes."""
-        with self.autocast(algorithm):
-            outcome = algorithm.step(self.raw, self.keys, torch_generator(0, self.device))
-        self._update(algorithm, outcome.loss.mean(), reduce)
-
-    def _update(
-        self,
-        algorithm: PreferenceAlgorithm,
-        loss: Tensor,
-        reduce: Callable[[nn.Module], None] = lambda module: None,
-    ) -> None:
-        optimizer = self.optimizers[algorithm is self.plain_algorithm]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        reduce(algorithm.policy.model)
-        optimizer.step()
 
     def generate(self, generator: MDMGenerator) -> Tensor:
         """Motions ``[N, T, D]`` for the evaluated captions, in the batches of the evaluation."""
@@ -368,13 +321,12 @@ class Workload:
 
     def generation_batch(self, generator: MDMGenerator) -> int:
         """Pools of 32 on the plain path; as many as memory holds on ours."""
-        return EVALUATION_BATCH if generator is self.plain_generator else 256
+        return EVALUATION_BATCH if generator is self.plain_generator else GENERATION_BATCH
 
-    def replication(self, generator: MDMGenerator) -> None:
-        """Generation, embedding and metrics. Texts and ground truth are embedded once per
-        evaluation, so that random vectors stand for them."""
+    def judge(self, motions: Tensor) -> None:
+        """What follows the generation of one replication: embedding and metrics. Texts and ground
+        truth are embedded once per evaluation, so that random vectors stand for them."""
         lengths = self.prompts()[1]
-        motions = self.generate(generator)
         embedded = [
             self.evaluators.embed_motions(motions[rows], lengths[rows]).cpu()
             for rows in torch.arange(len(motions)).split(EVALUATION_BATCH)

@@ -1,6 +1,7 @@
 """Calls of the motion VAE in groups of similar length, so that little padding is computed.
 
-The results are those of one call for all. On a CPU with several threads the calls run side by side.
+The results are those of one call for all. On a CPU with several threads the calls run side by side;
+where memory does not suffice for one, it is done in halves.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from torch import Tensor
 from model.batching import balanced_groups
 from model.distribution import Distribution
 from model.latent.vae import MotionVAE
+from model.memory import within_memory
 from model.worker_threads import run_side_by_side
 from utils.masks import length_mask
 
@@ -26,7 +28,8 @@ def decode(vae: MotionVAE, latent: Tensor, lengths: Tensor) -> Tensor:
     motion = latent.new_zeros(len(latent), frames, vae.config.num_features)
 
     def fill(rows: Tensor, size: int) -> None:
-        motion[rows, :size] = vae.decode(latent[rows], lengths[rows], size).to(motion.dtype)
+        part = within_memory(lambda few: partial(vae.decode, latent[few], lengths[few], size), rows)
+        motion[rows, :size] = part().to(motion.dtype)
 
     with torch.set_grad_enabled(differentiated):
         _run(fill, lengths, frames)
@@ -39,10 +42,13 @@ def distribution(vae: MotionVAE, motion: Tensor, lengths: Tensor) -> Distributio
     shape = (len(motion), vae.config.latent_tokens, vae.config.latent_dim)
     found = Distribution(motion.new_zeros(shape), motion.new_zeros(shape))
 
-    def fill(rows: Tensor, size: int) -> None:
+    def encode(rows: Tensor, size: int) -> Tensor:
         part = vae.distribution(motion[rows, :size], length_mask(lengths[rows], size))
-        found.mean[rows] = part.mean.to(motion.dtype)  # another under autocast
-        found.logvar[rows] = part.logvar.to(motion.dtype)
+        return torch.cat([part.mean, part.logvar], dim=1)
+
+    def fill(rows: Tensor, size: int) -> None:
+        part = within_memory(lambda few: partial(encode, few, size), rows)()
+        found.mean[rows], found.logvar[rows] = part.to(motion.dtype).chunk(2, dim=1)
 
     _run(fill, lengths, motion.shape[1])
     return found

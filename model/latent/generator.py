@@ -25,6 +25,7 @@ from model.latent.checkpoints import LatentSettings, save_checkpoint
 from model.latent.denoiser import LatentDenoiser
 from model.latent.vae import MotionVAE
 from model.lora import LORA_FILE, frozen_copy, merged, save_lora
+from model.memory import within_memory
 from model.seam import Samples
 from model.text.condition import Condition, TextEncoder
 from utils.devices import autocast_to
@@ -154,8 +155,14 @@ class MLDGenerator:
         return denoise, GaussianDiffusion(respace(self.diffusion.schedule, self.kept_steps()))
 
     def predicted_noise(self, condition: Condition) -> Denoiser:
-        """The noise with guidance u + s (c - u), both passes in one doubled batch; a consistency
-        student reads s instead."""
+        """The noise as sampling asks the network for it, in halves where memory does not suffice
+        for all rows."""
+        rows = torch.arange(len(condition), device=self.device)
+        return within_memory(lambda few: self._guided_noise(condition[few]), rows)
+
+    def _guided_noise(self, condition: Condition) -> Denoiser:
+        """With guidance u + s (c - u), both passes in one doubled batch; a consistency student
+        reads s instead."""
         network, scale = self._network, self.scale
         if self.is_student:
             scales = torch.full((len(condition),), scale, device=self.device)

@@ -1,6 +1,5 @@
 """Network calls of MDM's sampling: guidance, groups of similar length, and threads."""
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -9,10 +8,10 @@ from torch import Tensor
 from diffusion.samplers import Denoiser
 from model.batching import balanced_groups
 from model.mdm.network import MDM
+from model.memory import rows_of, within_memory
 from model.text.encoders import Condition
 from model.worker_threads import run_side_by_side
 from utils.masks import length_mask
-from utils.troubles import is_out_of_memory
 
 
 def guided_denoiser(
@@ -43,30 +42,6 @@ def guided_denoiser(
     return denoise
 
 
-def within_memory(make: Callable[[Tensor], Denoiser], rows: Tensor) -> Denoiser:
-    """The denoiser that `make` gives for `rows`; where memory does not suffice, from then on those
-    of both halves of the rows, one after the other.
-
-    Noise is drawn outside of denoisers, so the motions stay the same up to rounding.
-    """
-    whole, middle, halves = make(rows), len(rows) // 2, list[Denoiser]()
-
-    def denoise(x: Tensor, t: Tensor) -> Tensor:
-        if not halves:
-            try:
-                return whole(x, t)
-            except RuntimeError as error:
-                if not (is_out_of_memory(error) and middle) or torch.is_grad_enabled():
-                    raise
-            # out of the except block, whose traceback keeps the tensors of the failed call
-            halves.extend(within_memory(make, part) for part in (rows[:middle], rows[middle:]))
-            torch.cuda.empty_cache()
-        first, second = halves
-        return torch.cat([first(x[:middle], t[:middle]), second(x[middle:], t[middle:])])
-
-    return denoise
-
-
 def grouped_denoiser(
     model: MDM,
     condition: Condition,
@@ -92,9 +67,7 @@ def grouped_denoiser(
         return guided_denoiser(model, condition[rows], mask[rows, :size], guidance)
 
     if len(groups) == 1 and groups[0][1] == frames:
-        return within_memory(
-            partial(call, size=frames), torch.arange(len(mask), device=mask.device)
-        )
+        return within_memory(partial(call, size=frames), rows_of(mask))
     calls = []
     for numbers, size in groups:
         rows = torch.tensor(numbers, device=mask.device)

@@ -14,6 +14,7 @@ that were drawn, never by those of its decoded frames.
 import copy
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from data_loaders.normalizer import Statistics
 from data_loaders.skeleton import KIT, Skeleton
 from diffusion.sampling import SamplerOptions
+from model.memory import rows_of, within_memory
 from model.momask.checkpoints import MoMaskParts, load_momask
 from model.momask.draws import Draws
 from model.momask.likelihood import exact_weight, masked_count, masked_error, shared_mask
@@ -113,7 +115,9 @@ class MoMaskGenerator:
         upstream's evaluation does: the end of a motion depends on that a little."""
         count = int(samples.frames.max()) // self.unit
         with torch.no_grad():
-            motion = self.parts.tokens.rvq.decode(samples.x[:, :count])
+            rvq, ids = self.parts.tokens.rvq, samples.x[:, :count]
+            decode = within_memory(lambda rows: partial(rvq.decode, ids[rows]), rows_of(ids))
+            motion = decode()
         raw = self.stats.denormalize(motion)
         return Samples(zero_padding(raw, samples.frames + self.spill), samples.lengths)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from model.memory import Call, rows_of, within_memory
 from model.momask.draws import Draws, draw_categorical, draw_gumbel, keep_top
 from model.momask.transformers import BaseTransformer, ResidualTransformer, guided_logits
 
@@ -51,10 +52,16 @@ def generate_base(
     ids = drawn if given is None else torch.where(open_positions, drawn, given)
     ids = torch.where(valid, ids, model.pad_id)
     scores = torch.where(open_positions, 0.0, SETTLED)
+
+    def guided(rows: Tensor) -> Call:
+        few, scale = (text[rows], valid[rows]), options.guidance
+        return lambda ids: guided_logits(model, ids, *few, scale=scale).float()
+
+    network = within_memory(guided, rows_of(valid))
     for count in masked_counts(open_positions.sum(1), options.iterations):
         masked = lowest(scores, count) & open_positions
         ids = torch.where(masked, model.mask_id, ids)
-        logits = guided_logits(model, ids, text, valid, scale=options.guidance).float()
+        logits = network(ids)
         kept = keep_top(logits, options.top_k_threshold)
         draw = draw_gumbel if options.gumbel else draw_categorical
         found = draw(kept, options.temperature, draws)
@@ -93,12 +100,15 @@ def generate_residual(
     """Ids ``[B, n, Q]`` of all layers. The pad class is drawn now and then inside a motion too;
     there the layer adds nothing, and its id is -1."""
     ids = torch.where(valid, base_ids, model.pad_id).unsqueeze(-1)
+
+    def guided(rows: Tensor) -> Call:
+        few, scale = (text[rows], valid[rows]), options.residual_guidance
+        return lambda *inputs: guided_logits(model, *inputs, *few, scale=scale).float()
+
+    network = within_memory(guided, rows_of(valid))
     for j in range(1, model.vocabulary.layers):
         layer = torch.full((len(ids),), j, device=ids.device)
-        history = model.history(ids, layer)
-        logits = guided_logits(
-            model, history, layer, text, valid, scale=options.residual_guidance
-        ).float()
+        logits = network(model.history(ids, layer), layer)
         found = draw_gumbel(keep_top(logits, options.top_k_threshold), 1.0, draws)
         ids = torch.cat([ids, torch.where(valid, found, model.pad_id).unsqueeze(-1)], dim=-1)
     return ids.masked_fill(ids == model.pad_id, -1)

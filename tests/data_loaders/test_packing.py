@@ -11,7 +11,11 @@ from safetensors.torch import save_file
 
 from data_loaders import packing
 from data_loaders.packing import load_packed
+from eval.motion_sets import SampledOptions, open_split
+from sample.generation import Options as GenerationOptions
+from sample.generation import open_captions
 from tests.data_loaders.datasets import clip, write_dataset
+from train.data import TrainingOptions, open_splits
 from utils.errors import UserError
 
 
@@ -135,6 +139,22 @@ def test_a_cache_can_be_made_anew_on_request(folder):
     assert stored(load_packed(folder, 263), "000000")[0, 0] == 666
     assert stored(load_packed(folder, 263, rebuild=True), "000000")[0, 0] == 2000
     assert stored(load_packed(folder, 263), "000000")[0, 0] == 2000
+
+
+@pytest.mark.parametrize(
+    "open_with",
+    [
+        lambda folder: open_captions("tiny", GenerationOptions(**folder)),
+        lambda folder: open_split(SampledOptions(model_path=[], dataset="tiny", **folder)),
+        lambda folder: open_splits(TrainingOptions(dataset="tiny", batch_size=1, **folder))[0],
+    ],
+)
+def test_sampling_evaluation_and_training_can_ask_for_it(folder, open_with):
+    places = {"data_dir": str(folder), "rebuild_cache": False}
+    open_with(places)
+    poison(folder / "packed.safetensors", rows=torch.full((134, 263), 666.0))
+    assert open_with(places).packed.rows[0, 0] == 666
+    assert open_with(places | {"rebuild_cache": True}).packed.rows[0, 0] == 2000
 
 
 def test_a_full_disk_is_a_warning(folder, tmp_path, monkeypatch, capsys):

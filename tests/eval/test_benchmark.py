@@ -1,5 +1,6 @@
 """The benchmark: both paths do the same work, and what is reported of it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,12 @@ from data_loaders.skeleton import HUMANML
 from diffusion.sampling import SamplerOptions
 from eval.benchmark import Options, load_networks, make_clips, run
 from eval.speed.few_steps import StepComparison
+from eval.speed.latent import LatentWorkload
 from eval.speed.plain_path import PlainGenerator, PlainMDM, without_fused_layers
 from eval.speed.timing import Timing, measure_item
 from eval.speed.workload import FULL, QUICK, Item, Workload, network_flops
+from model.latent.denoiser import DenoiserConfig, LatentDenoiser
+from model.latent.vae import MotionVAE, VAEConfig
 from model.mdm.network import MDM
 from rewards.tmr import TMRReward
 from tests.model.tiny import (
@@ -72,14 +76,44 @@ def test_the_plain_generator_samples_the_same_motions(arch: str, mask_frames: bo
 def test_both_paths_have_the_same_loss_and_rewards(work: Workload) -> None:
     with torch.no_grad():
         fast, plain = (
-            algorithm.pair_loss(*work._pairs(algorithm))[0].loss
-            for algorithm in (work.algorithm, work.plain_algorithm)
+            steps.algorithm.pair_loss(*steps.pairs)[0].loss for steps in (work.fast, work.plain)
         )
     assert fast.shape == plain.shape
     scores = [
         reward.score(work.raw, work.batch.captions) for reward in (work.reward, work.plain_reward)
     ]
     torch.testing.assert_close(*scores, rtol=1e-4, atol=1e-5)
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def test_the_plain_latent_path_gives_the_same(work: Workload) -> None:
+    latent = LatentWorkload(work)
+    both = latent.generator, latent.plain_generator
+    captions, lengths = ["a person jumps", "a man waves"], torch.tensor([60, 196])
+    drawn = [g.sample(g.encode_text(captions), g.blank(lengths), seeded()) for g in both]
+    torch.testing.assert_close(drawn[0].x, drawn[1].x, rtol=1e-3, atol=1e-3)
+    motions = [g.decode(drawn[0]).x for g in both]
+    torch.testing.assert_close(*motions, rtol=1e-3, atol=1e-3)
+    clips = [g.encode(work.raw, seeded()).x for g in both]
+    torch.testing.assert_close(*clips, rtol=1e-3, atol=1e-4)
+    pairs = latent.fast.pairs
+    with torch.no_grad():
+        errors = [s.algorithm.errors(*pairs)[0].policy for s in (latent.fast, latent.plain)]
+    torch.testing.assert_close(*errors, rtol=1e-3, atol=1e-4)
+
+
+def test_the_latent_rows_have_the_published_sizes() -> None:
+    with torch.device("meta"):
+        trunk = vars(FULL.latent.trunk)
+        vae = MotionVAE(VAEConfig(**trunk))
+        text = {"text_dim": FULL.latent.text_width, "time_dim": FULL.latent.text_width}
+        denoiser = LatentDenoiser(DenoiserConfig(**trunk, **text))
+    sizes = [sum(p.numel() for p in network.parameters()) for network in (vae, denoiser)]
+    assert sizes == [18_032_135, 8_221_184]
+    assert (FULL.latent.steps, FULL.latent.candidates) == (50, 2)
 
 
 @pytest.mark.parametrize("arch", ARCHS)
@@ -143,12 +177,18 @@ def test_the_report_holds_every_item_beside_its_plain_path(folder: Path, capsys)
     assert list(rows) == [
         *("start-up, cold", "start-up, warm", "text encoding", "denoiser, guided", "rollout"),
         *("reward", "loss step", "SoPo step", "SoPo step, 2 solver steps"),
-        *("generation of 32", "evaluation of 32"),
+        *("generation of 32", "evaluation of 32", "MLD rollout", "MLD loss step"),
+        *("MLD SoPo step", "MLD generation of 32", "MLD evaluation of 32"),
     ]
     assert all(row["plain"] for name, row in rows.items() if name != "start-up, cold")
     assert 0 < rows["SoPo step"]["fast"]["share"] < 1
     assert content["peaks"].keys() == {"float32", "bfloat16"}
-    assert "| SoPo step |" in capsys.readouterr().out
+    median = {name: row["fast"]["median"] for name, row in rows.items()}
+    assert content["latent_gain"] == median["SoPo step"] / median["MLD SoPo step"]
+    said = capsys.readouterr().out
+    assert "| SoPo step |" in said
+    assert f"a SoPo step of MLD* is {content['latent_gain']:.1f}x as fast" in said
+    json.dumps(content)
 
 
 @pytest.mark.parametrize(
