@@ -23,9 +23,9 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from data_loaders.humanml import (
-    DatasetOptions,
     MotionBatch,
     MotionDataset,
+    SplitDatasetOptions,
     make_loader,
     open_dataset,
 )
@@ -46,14 +46,12 @@ SIGNIFICANCE = 0.01  # of the one-sided sign test
 
 
 @dataclass
-class Options(DatasetOptions, TextEncoderOptions, SeedOptions, DeviceOptions):
+class Options(SplitDatasetOptions, TextEncoderOptions, SeedOptions, DeviceOptions):
     run_dir: str = option("models/tmr_humanml3d_guoh3dfeats", "run folder of the TMR model")
     npy: str = option("", "one motion: raw features [T, D]")
     text: str = option("", "its caption")
-    dataset: str = with_default(
-        DatasetOptions, "dataset", "", help="humanml, kit, or a folder in dataset/; none = any"
-    )
-    split: str = option("test", "its split")
+    dataset: str = with_default("", "humanml, kit, or a folder in dataset/; none = any")
+    split: str = with_default("test", "its split")
     num_pairs: int = option(64, "captions to score", minimum=8)
 
     def validate(self) -> None:

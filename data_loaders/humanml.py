@@ -85,11 +85,24 @@ class DataDirOptions:
 
 
 @dataclass
-class DatasetOptions(DataDirOptions):
+class CacheOptions:
+    """For every script that packs a dataset when it first reads it."""
+
+    rebuild_cache: bool = option(False, "pack the dataset's files anew", free="always")
+
+
+@dataclass
+class DatasetOptions(DataDirOptions, CacheOptions):
     """For every script that reads a dataset."""
 
     dataset: str = option("humanml", "humanml, kit, or the name of a folder in dataset/")
-    rebuild_cache: bool = option(False, "pack the dataset's files anew", free="always")
+
+
+@dataclass
+class SplitDatasetOptions(DatasetOptions):
+    """For every script that reads one split of a dataset."""
+
+    split: str = option("val", "its split: val while developing, test for the final table")
 
 
 def resolve_dataset(name: str, data_dir: str = "") -> DatasetFolder:

@@ -43,11 +43,12 @@ from eval.speed.pages import format_pages, measure_pages
 from eval.speed.timing import format_rows, matmul_peak, measure_item, seconds_of
 from eval.speed.waiting import compare_waiting, format_waiting
 from eval.speed.workload import FULL, GUIDANCE, QUICK, SMALL, Sizes, Workload
+from model.checkpoint_files import ModelPathOptions
 from model.families import load_generator
 from model.mdm.generator import MDMGenerator, build_generator
 from model.text.encoders import BuiltinEncoder, CachedTextEncoder, TextEncoderOptions
 from prepare.procedural import dataset as synthetic
-from rewards.tmr import TMRReward
+from rewards.tmr import TMRPathOptions, TMRReward
 from tmr.model import TMR
 from utils.devices import DeviceOptions, pick_device
 from utils.errors import UserError
@@ -59,17 +60,23 @@ MADE_CLIPS = 500  # of procedural motion; more are the same files under further 
 
 
 @dataclass
-class Options(FiguresFile, DataDirOptions, TextEncoderOptions, DeviceOptions):
+class Options(
+    FiguresFile,
+    ModelPathOptions,
+    TMRPathOptions,
+    DataDirOptions,
+    TextEncoderOptions,
+    DeviceOptions,
+):
     full_size: bool = option(False, "networks and amounts of the papers")
     quick: bool = option(False, "seconds of work, to try the script")
     repetitions: int = option(3, "timed repetitions, after one that is not counted", minimum=1)
-    model_path: str = option("", "checkpoint of the generator; none = untrained")
-    reward_path: str = option("", "run folder of the reward; none = untrained")
+    model_path: str = with_default(
+        "", "checkpoint of the generator; none = untrained", required=False
+    )
+    reward_path: str = with_default("", "run folder of the reward; none = untrained")
     data_dir: str = with_default(
-        DataDirOptions,
-        "data_dir",
-        "",
-        help="dataset folder for captions and lengths; none = procedural motion",
+        "", "dataset folder for captions and lengths; none = procedural motion"
     )
     batch_size: int = option(0, "captions per training step; 0 = the size's", minimum=0)
     num_candidates: int = option(0, "candidates per caption; 0 = the size's", minimum=0)

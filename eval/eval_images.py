@@ -29,43 +29,28 @@ from eval.picture_figures import (
     format_page,
     judge_pictures,
 )
-from model.image.load import (
-    ImageModelOptions,
-    SamplingOptions,
-    load_image_generator,
-    resolution_of,
-    with_lora,
-)
+from model.image.load import ImageGeneratorOptions, resolution_of, with_lora
 from rewards.image import ImageRewardOptions, load_image_reward
 from rewards.seam import Reward
 from sample.pictures import generate_pictures, read_prompts, save_grid
-from utils.devices import DeviceOptions, pick_device
+from utils.devices import pick_device
 from utils.errors import UserError
 from utils.files import write_json, write_text
 from utils.options import option, parse_options, with_default
 from utils.provenance import provenance
-from utils.seeding import SeedOptions
 
 GRID_ROWS = 12  # prompts in the picture, a column per model
 
 
 @dataclass
-class Options(
-    ImageRewardOptions,
-    ImageModelOptions,
-    SamplingOptions,
-    PictureOptions,
-    SeedOptions,
-    DeviceOptions,
-):
+class Options(ImageRewardOptions, ImageGeneratorOptions, PictureOptions):
     lora_path: list[str] = option([NO_LORA], f"LoRA of each model; {NO_LORA} = the model as it is")
     names: list[str] = option([], "a name for each; those of one name are seeds; none = the paths")
     prompts: list[str] = option([], "files of prompts; none = the captions of a split")
     split: str = option("test", "which split", choices=("train", "validation", "test"))
     judge: list[str] = option([], "kind of the independent judge, as in --reward; none = no judge")
     judge_path: list[str] = option([], "its folder, file or name on the hub")
-    reward: list[str] = with_default(ImageRewardOptions, "reward", [])
-    batch_size: int = option(32, "pictures generated at once", minimum=1)
+    reward: list[str] = with_default([])
     output: str = option(
         "save/eval_images.json", "file of the figures; a page and a grid lie beside it"
     )
@@ -111,10 +96,7 @@ def evaluate(options: Options) -> dict[str, list[PictureFigures]]:
     columns: dict[str, Tensor] = {}
     first: list[float] | None = None
     for name, lora in zip(options.names, options.lora_path, strict=True):
-        generator = load_image_generator(
-            options, device, steps=options.sampling_steps, guidance=options.guidance
-        )
-        generator = with_lora(generator, "" if lora == NO_LORA else lora)
+        generator = with_lora(options.load_generator(device), "" if lora == NO_LORA else lora)
         resolution = resolution_of(generator, options.resolution)
         asked = asked or questions(options, resolution, judge)
         captions = asked.captions

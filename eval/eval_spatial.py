@@ -31,18 +31,20 @@ from eval.motion_sets import (
     real_motions,
 )
 from rewards.seam import Reward
-from rewards.tmr import TMRReward, TMRTextOptions
+from rewards.tmr import TMRPathOptions, TMRReward, TMRTextOptions
 from utils.devices import pick_device
 from utils.errors import UserError
-from utils.options import option, parse_options
+from utils.options import parse_options, with_default
 from utils.tables import markdown_table
 
 
 @dataclass
-class Options(FiguresFile, SampledOptions, TMRTextOptions):
-    model_path: list[str] = option([], "checkpoints of generators; none = real motions only")
-    names: list[str] = option([], "their names in the table; none = the files' paths")
-    reward_path: str = option("", "run folder of a TMR", required=True)
+class Options(FiguresFile, SampledOptions, TMRTextOptions, TMRPathOptions):
+    model_path: list[str] = with_default(
+        [], "checkpoints of generators; none = real motions only", required=False
+    )
+    names: list[str] = with_default([], "their names in the table; none = the files' paths")
+    reward_path: str = with_default("", "run folder of a TMR", required=True)
 
     def validate(self) -> None:
         super().validate()

@@ -37,9 +37,7 @@ from utils.options import option, parse_options, with_default
 
 @dataclass
 class Options(FiguresFile, JudgedOptions, BestOfOptions):
-    reward_path: list[str] = with_default(
-        BestOfOptions, "reward_path", [], help="run folders of the training reward"
-    )
+    reward_path: list[str] = with_default([], "run folders of the training reward")
 
     reconstruct: bool = option(
         False, "judge what the code of each model keeps of real motions, too"

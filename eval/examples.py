@@ -32,12 +32,14 @@ from data_loaders.skeleton import Skeleton
 from eval.judging import JudgedOptions, load_judge, scores
 from eval.motion_sets import MotionSet, generated_motions, load_model, real_motions
 from model.checkpoint_files import read_model_args
+from rewards.tmr import TMRPathOptions
 from sample.small_gif import write_small_gif
 from sample.video import Panel, video_suffix, write_video
 from sample.viewer.page import Motion, Run, write_pages
 from utils.errors import UserError
-from utils.files import prepare_output_dir, write_json, write_text
-from utils.options import option, parse_options
+from utils.files import write_json, write_text
+from utils.options import option, parse_options, with_default
+from utils.outputs import OutputDirOptions
 from utils.provenance import provenance
 from utils.tables import markdown_table
 
@@ -45,10 +47,11 @@ REAL = "real"
 
 
 @dataclass
-class Options(JudgedOptions):
-    reward_path: str = option("", "run folder of the training reward, to show it; none = skip")
-    output_dir: str = option("", "folder for animations and table", required=True)
-    overwrite: bool = option(False, "write into an existing folder")
+class Options(JudgedOptions, TMRPathOptions, OutputDirOptions):
+    reward_path: str = with_default(
+        "", "run folder of the training reward, to show it; none = skip"
+    )
+    output_dir: str = with_default("", "folder for animations and table", required=True)
     count: int = option(2, "captions of each kind: gain, median, loss", minimum=1)
     page_captions: int = option(60, "captions on the page for the browser", minimum=1)
     video: str = option("gif", "gif is shown inside Markdown", choices=("auto", "mp4", "gif"))
@@ -273,7 +276,7 @@ def run(options: Options) -> str:
     for path in options.model_path:
         read_model_args(path)
     suffix = video_suffix(options.video)
-    folder = prepare_output_dir(options.output_dir, options.overwrite, option="--output_dir")
+    folder = options.new_folder()
     compared, skeleton = judge_models(options)
     choices = choose(compared.gains, compared.motions[REAL].names, options.count)
     examples = [describe(choice, suffix, compared, skeleton) for choice in choices]

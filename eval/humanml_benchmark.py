@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from data_loaders.humanml import DatasetOptions, MotionBatch, open_dataset, resolve_dataset
+from data_loaders.humanml import MotionBatch, SplitDatasetOptions, open_dataset, resolve_dataset
 from eval.metrics import POOL
 from eval.motion_quality import Judges, Quality, format_quality, measure_generator
 from eval.progress import Progress
@@ -28,7 +28,13 @@ from eval.protocol import (
 )
 from eval.results_table import STYLES, Setting, format_table, rows_of
 from eval.split_embeddings import SplitEmbeddings
-from model.checkpoint_files import find_checkpoint, label_of, read_model_args, run_folder
+from model.checkpoint_files import (
+    ModelPathOptions,
+    find_checkpoint,
+    label_of,
+    read_model_args,
+    run_folder,
+)
 from model.families import MDM_GUIDANCE, GeneratorOptions, usual_guidance
 from model.seam import MotionGenerator, Samples
 from rewards.best_of import BestOfOptions
@@ -39,41 +45,33 @@ from utils.devices import pick_device
 from utils.errors import UserError
 from utils.files import write_json, write_text
 from utils.options import fixed_options, option, with_default
+from utils.outputs import OutputDirOptions, ResumeOptions
 from utils.provenance import provenance
 from utils.seeding import torch_generator
 
 
 @dataclass
-class Options(GeneratorOptions, DatasetOptions, BestOfOptions):
-    model_path: str = option(
-        "", "checkpoint, e.g. save/NAME/model000475000.pt", required=True, free="resume"
-    )
+class Options(
+    ModelPathOptions,
+    GeneratorOptions,
+    SplitDatasetOptions,
+    BestOfOptions,
+    OutputDirOptions,
+    ResumeOptions,
+):
     eval_mode: str = option("wo_mm", "which protocol", choices=tuple(MODES))
-    dataset: str = with_default(
-        DatasetOptions, "dataset", "", help="humanml, kit or another dataset; none = the model's"
-    )
-    split: str = option("val", "its split; test is for the final table")
-    batch_size: int = with_default(
-        GeneratorOptions, "batch_size", 32, help="motions generated at once; pools stay at 32"
-    )
+    dataset: str = with_default("", "humanml, kit or another dataset; none = the model's")
+    batch_size: int = with_default(32, "motions generated at once; pools stay at 32")
     replications: int = option(0, "repetitions of the evaluation; 0 = the mode's", minimum=0)
     num_motions: int = option(0, "generated motions; 0 = the mode's", minimum=0)
     diversity_pairs: int = option(
         0, "pairs of Diversity; 0 = the mode's, fewer on a small split", minimum=0
     )
-    output_dir: str = option(
-        "", "folder for log and tables; none = beside the checkpoint", free="always"
-    )
-    overwrite: bool = option(False, "replace the log of an earlier evaluation", free="always")
-    resume: bool = option(False, "go on after the last finished replication", free="always")
     judge_path: str = option(
         "", "run folder of a TMR that no training has seen; none = skip", free="resume"
     )
     reward_path: list[str] = with_default(
-        BestOfOptions,
-        "reward_path",
-        [],
-        help="run folders of the training reward, to show beside the judge and for --best_of",
+        [], "run folders of the training reward, to show beside the judge and for --best_of"
     )
     measure_motions: bool = option(
         False, "feet, jerk and stated facts, without a judge as well", free="resume"

@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data_loaders.features import features_to_joints
-from data_loaders.humanml import DatasetOptions, MotionDataset, make_loader, open_dataset
+from data_loaders.humanml import MotionDataset, SplitDatasetOptions, make_loader, open_dataset
 from data_loaders.skeleton import Skeleton
 from model.checkpoint_files import read_model_args
 from model.families import GeneratorOptions, ModelListOptions, MotionFamily
@@ -22,10 +22,8 @@ from utils.provenance import provenance
 
 
 @dataclass
-class SampledOptions(ModelListOptions, GeneratorOptions, DatasetOptions):
+class SampledOptions(ModelListOptions, GeneratorOptions, SplitDatasetOptions):
     """Options of every script that compares several models on the captions of a split."""
-
-    split: str = option("val", "val while developing, test for the final table")
 
 
 @dataclass

@@ -31,16 +31,16 @@ from eval.motion_sets import (
     real_motions,
 )
 from model.seam import MotionGenerator
-from rewards.tmr import TMRReward
+from rewards.tmr import TMRPathOptions, TMRReward
+from train.preference.options import PairedOptions
 from utils.errors import UserError
-from utils.options import option, parse_options
+from utils.options import option, parse_options, with_default
 from utils.tables import markdown_table
 
 
 @dataclass
-class Options(FiguresFile, JudgedOptions):
-    reward_path: str = option("", "run folder of the training reward", required=True)
-    num_candidates: int = option(4, "K motions generated per caption", minimum=2)
+class Options(FiguresFile, JudgedOptions, TMRPathOptions, PairedOptions):
+    reward_path: str = with_default("", required=True)
     tau_quantile: float = option(0.25, "share of the worst that pass the gate", minimum=0)
 
     def validate(self) -> None:

@@ -6,6 +6,7 @@ model/momask/checkpoints.py.
 """
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,20 @@ from model.momask.options_file import BASE_FILE, published_args, published_folde
 from model.single_file import is_single_file, read_single_args, read_single_stats
 from utils.errors import UserError
 from utils.files import read_object
+from utils.options import option
 
 CHECKPOINT_NAME = r"model(\d+)\.(pt|safetensors)"
 LIGHTNING = ".ckpt"  # of published latent diffusion models
 TAR = ".tar"  # of MoMask, ours as well
+
+
+@dataclass
+class ModelPathOptions:
+    """For every script that reads one checkpoint."""
+
+    model_path: str = option(
+        "", "checkpoint, e.g. save/NAME/model000475000.pt", required=True, free="resume"
+    )
 
 
 def step_of(model_path: Path) -> int:

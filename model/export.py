@@ -16,8 +16,9 @@ from typing import Any
 
 from torch import Tensor
 
+from data_loaders.humanml import DataDirOptions
 from data_loaders.normalizer import Statistics
-from model.checkpoint_files import load_stats, read_model_args
+from model.checkpoint_files import ModelPathOptions, load_stats, read_model_args
 from model.families import is_latent
 from model.latent.assembly import read_vae, stored_args
 from model.latent.checkpoints import AVERAGE, load_denoiser, prefixed
@@ -26,19 +27,20 @@ from model.mdm.checkpoints import config_from_args, load_weights
 from model.mdm.network import MDM
 from model.single_file import SUFFIX, is_single_file, write_single_file
 from utils.errors import UserError
-from utils.options import option, parse_options
+from utils.options import option, parse_options, with_default
+from utils.outputs import OverwriteOptions
 from utils.unpickle import load_tensors_only
 
 
 @dataclass
-class Options:
-    model_path: str = option("", "checkpoint, e.g. save/NAME/model000600000.pt", required=True)
+class Options(ModelPathOptions, DataDirOptions, OverwriteOptions):
+    data_dir: str = with_default(
+        "", "dataset folder with Mean.npy and Std.npy, for upstream checkpoints"
+    )
     output: str = option("", "file to write; none = beside the checkpoint, as .safetensors")
     use_ema: bool | None = option(
         None, "averaged instead of last weights; none = averaged where args.json says use_ema"
     )
-    data_dir: str = option("", "dataset folder with Mean.npy and Std.npy, for upstream checkpoints")
-    overwrite: bool = option(False, "replace an existing file")
 
 
 @dataclass(frozen=True)

@@ -12,21 +12,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_loaders.humanml import DataDirOptions
-from model.checkpoint_files import LIGHTNING, find_checkpoint, read_model_args, step_of
+from model.checkpoint_files import (
+    LIGHTNING,
+    ModelPathOptions,
+    find_checkpoint,
+    read_model_args,
+    step_of,
+)
 from model.families import load_generator
 from model.lora import load_lora
 from model.text.encoders import TextEncoderOptions
 from utils.errors import UserError
-from utils.files import prepare_output_dir
-from utils.options import option, parse_options
+from utils.options import option, parse_options, with_default
+from utils.outputs import OutputDirOptions
 
 
 @dataclass
-class Options(DataDirOptions, TextEncoderOptions):
-    model_path: str = option("", "base checkpoint of the adapters", required=True)
+class Options(ModelPathOptions, DataDirOptions, TextEncoderOptions, OutputDirOptions):
+    model_path: str = with_default("", "base checkpoint of the adapters")
     lora_path: str = option("", "their file lora.safetensors", required=True)
-    output_dir: str = option("", "folder of the merged checkpoint", required=True)
-    overwrite: bool = option(False, "write into an existing folder")
+    output_dir: str = with_default("", "folder of the merged checkpoint", required=True)
 
 
 def merge(options: Options) -> Path:
@@ -41,7 +46,7 @@ def merge(options: Options) -> Path:
     if generator.predicts == "tokens":
         raise UserError(f"{base} is of MoMask, which has no adapters")
     load_lora(Path(options.lora_path), generator.model)
-    folder = prepare_output_dir(options.output_dir, options.overwrite, option="--output_dir")
+    folder = options.new_folder()
     step = 0 if base.suffix == LIGHTNING else step_of(base)
     return generator.save(folder, step, None, read_model_args(base))
 

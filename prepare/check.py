@@ -22,12 +22,12 @@ import torch
 
 from data_loaders.humanml import FOLDERS, DatasetOptions, open_dataset, resolve_dataset
 from data_loaders.skeleton import SKELETONS
-from model.checkpoint_files import load_stats, read_model_args
+from model.checkpoint_files import ModelPathOptions, load_stats, read_model_args
 from model.families import is_latent
 from model.latent.checkpoints import read_settings, read_weights
 from model.text.encoders import TextEncoderOptions, build_text_encoder
 from rewards.co_embedding import CoEmbedder, EvaluatorFiles, EvaluatorPaths
-from rewards.tmr import TMRReward
+from rewards.tmr import TMRPathOptions, TMRReward
 from tmr.model import TMR, find_run
 from utils.commands import typed
 from utils.errors import UserError
@@ -85,14 +85,12 @@ EVALUATORS_COMMAND = "bash prepare/download_t2m_evaluators.sh && bash prepare/do
 
 
 @dataclass
-class Options(DatasetOptions, EvaluatorPaths, TextEncoderOptions):
+class Options(DatasetOptions, EvaluatorPaths, TextEncoderOptions, ModelPathOptions, TMRPathOptions):
     task: str = option("generate", "what the files are for", choices=TASKS)
-    dataset: str = with_default(
-        DatasetOptions, "dataset", "humanml", help="which dataset", choices=tuple(PUBLISHED)
-    )
+    dataset: str = with_default("humanml", "which dataset", choices=tuple(PUBLISHED))
     model: str = option("mdm", "whose published checkpoint it is", choices=("mdm", *LATENT))
-    model_path: str = option("", "base checkpoint; none = the published one")
-    reward_path: str = option("", "TMR run folder; none = the published one, or save/tmr_kit")
+    model_path: str = with_default("", "base checkpoint; none = the published one", required=False)
+    reward_path: str = with_default("", "TMR run folder; none = the published one, or save/tmr_kit")
 
     def validate(self) -> None:
         if self.model in LATENT and self.dataset != "humanml":

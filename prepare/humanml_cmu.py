@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.text.encoders import TextEncoderOptions
+from prepare.bvh.convert import MirrorOptions
 from prepare.cmu.build import build_dataset
 from prepare.cmu.compare import compare, read_pairs
 from prepare.cmu.humanml import read_humanml
@@ -36,16 +37,15 @@ from prepare.write_dataset import DatasetWriter
 from tmr.model import TMR
 from utils.errors import UserError
 from utils.files import write_json
-from utils.options import option, parse_options
+from utils.options import option, parse_options, with_default
+from utils.outputs import OutOptions
 
 
 @dataclass
-class Options(JobOptions, TextEncoderOptions):
+class Options(MirrorOptions, JobOptions, TextEncoderOptions, OutOptions):
     mocap: str = option("", "folder of the CMU database: ASF/AMC files or BVH copies")
     humanml: str = option("", "HumanML3D's repository (folder or zip), or what is there of it")
-    out: str = option("", "dataset folder to make, or to check", required=True, free="always")
-    overwrite: bool = option(False, "replace a dataset that is already there", free="always")
-    mirror: bool = option(True, "also write the left-right mirror image of every clip")
+    out: str = with_default("", "dataset folder to make, or to check")
     verify: bool = option(False, "check that motions and captions of --out belong together")
     compare: str = option("", "folder of HumanML3D itself, to measure the distance of --out to it")
     tmr_path: str = option("", "run folder of a TMR trained on HumanML3D itself, for --compare")

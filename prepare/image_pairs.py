@@ -18,43 +18,27 @@ import torch
 
 from data_loaders.images.dataset import PictureOptions, open_pictures
 from data_loaders.images.layouts import METADATA
-from model.image.load import (
-    ImageModelOptions,
-    SamplingOptions,
-    load_image_generator,
-    resolution_of,
-)
+from model.image.load import ImageGeneratorOptions, resolution_of
 from rewards.image import ImageRewardOptions, load_image_reward
 from sample.pictures import save_png
+from train.preference.options import PairedOptions
 from train.preference.pairs import CandidateSampler
-from utils.devices import DeviceOptions, pick_device
-from utils.files import prepare_output_dir, write_json, write_text
-from utils.options import fixed_options, option, parse_options
-from utils.seeding import SeedOptions
+from utils.devices import pick_device
+from utils.files import write_json, write_text
+from utils.options import fixed_options, parse_options, with_default
+from utils.outputs import OutOptions
 
 
 @dataclass
-class Options(
-    ImageRewardOptions,
-    ImageModelOptions,
-    SamplingOptions,
-    PictureOptions,
-    SeedOptions,
-    DeviceOptions,
-):
-    out: str = option("save/image_pairs", "folder of the pairs", free="always")
-    num_candidates: int = option(4, "K pictures generated per caption", minimum=2)
-    batch_size: int = option(16, "captions at once", minimum=1)
-    overwrite: bool = option(False, "write into an existing folder", free="always")
+class Options(ImageRewardOptions, ImageGeneratorOptions, PictureOptions, PairedOptions, OutOptions):
+    batch_size: int = with_default(16, "captions at once")
+    out: str = with_default("save/image_pairs")
 
 
 def generate(options: Options) -> int:
     """Write the pairs, the list of them last; returns their number."""
     device = pick_device(options.device)
-    folder = prepare_output_dir(options.out, options.overwrite, option="--out")
-    generator = load_image_generator(
-        options, device, steps=options.sampling_steps, guidance=options.guidance
-    )
+    folder, generator = options.new_folder(), options.load_generator(device)
     size = resolution_of(generator, options.resolution)
     data = open_pictures(options, "train", size)
     reward = load_image_reward(options, device)

@@ -19,12 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from data_loaders.features import features_to_joints
-from data_loaders.humanml import DatasetFolder, DatasetOptions, resolve_dataset
+from data_loaders.humanml import CacheOptions, DatasetFolder, resolve_dataset
 from prepare.survey import Survey, survey_dataset
 from sample.video import Panel, draw_frames, video_suffix, write_video
 from utils.errors import UserError
 from utils.files import atomic_write
 from utils.options import option, parse_options, with_default
+from utils.seeding import SeedOptions
 
 SHOWN, COLUMNS, PANEL_SIZE = 6, 3, 240
 MOMENTS = (0.25, 0.5, 0.75, 1.0)  # parts of a clip at whose ends a picture shows it
@@ -33,13 +34,12 @@ PICTURES = (".png", ".gif", ".mp4")
 
 
 @dataclass
-class Options:
+class Options(SeedOptions, CacheOptions):
     dataset: str = option(
         "", "dataset folder, humanml, kit, or a folder in dataset/", required=True
     )
     output: str = option("", "picture of six clips: a .png, .gif or .mp4 file")
-    seed: int = option(0, "seed of the choice of these clips", minimum=0)
-    rebuild_cache: bool = with_default(DatasetOptions, "rebuild_cache", False)
+    seed: int = with_default(0, "seed of the choice of these clips")
 
     def validate(self) -> None:
         suffix = Path(self.output).suffix

@@ -23,24 +23,24 @@ from pathlib import Path
 from prepare.bandai.captions import COLUMNS, CaptionRow, caption_clip
 from prepare.bandai.hints import Hints
 from prepare.bvh.clip import load_clip
-from prepare.bvh.files import find_files
+from prepare.bvh.files import BvhDirOptions, find_files
 from prepare.tables import read_rows
 from prepare.workers import JobOptions, run_jobs
 from utils.errors import UserError
 from utils.files import atomic_write
-from utils.options import option, parse_options
+from utils.options import option, parse_options, with_default
+from utils.seeding import SeedOptions
 
 WORTHWHILE = 100  # clips per process: less work is done before a process has started
 
 
 @dataclass
-class Options(JobOptions):
-    bvh_dir: str = option("", "folder of BVH files, searched recursively", required=True)
+class Options(BvhDirOptions, JobOptions, SeedOptions):
     index: str = option("", "table of clips with the columns file, content, ...", required=True)
     hints: str = option("", "table of phrases with the columns kind, label, text", required=True)
     out: str = option("", "CSV table to write", required=True)
     per_clip: int = option(6, "captions of one clip, at most", minimum=1)
-    seed: int = option(0, "seed of the choice of phrases", minimum=0)
+    seed: int = with_default(0)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from data_loaders.humanml import (
     open_dataset,
     unit_length,
 )
-from model.checkpoint_files import read_model_args
+from model.checkpoint_files import ModelPathOptions, read_model_args
 from model.families import ComputeOptions, load_generator
 from model.seam import Samples
 from model.text.encoders import TextEncoderOptions
@@ -46,6 +46,7 @@ from utils.options import (
     parse_options,
     with_default,
 )
+from utils.outputs import OutOptions, ResumeOptions
 from utils.seeding import SeedOptions, torch_generator
 
 
@@ -57,14 +58,14 @@ class Options(
     TextEncoderOptions,
     SeedOptions,
     ComputeOptions,
+    ModelPathOptions,
+    OutOptions,
+    ResumeOptions,
 ):
-    model_path: str = option("", "checkpoint of the reference model", required=True)
-    out: str = option("", "folder of the pairs", required=True, free="always")
-    num_candidates: int = with_default(CandidateOptions, "num_candidates", 4, minimum=2)
+    model_path: str = with_default("", "checkpoint of the reference model", free="never")
+    num_candidates: int = with_default(4, minimum=2)
     num_captions: int = option(0, "training captions, drawn at random; 0 = all", minimum=0)
     batch_size: int = option(64, "captions generated at once, and per file", minimum=1)
-    resume: bool = option(False, "go on with the folder of the same options", free="always")
-    overwrite: bool = option(False, "replace pairs that are in the folder", free="always")
 
 
 def plan(data: MotionDataset, options: Options) -> PairIndex:

@@ -26,10 +26,10 @@ from model.seam import Samples
 from rewards.open_clip import read_state, to_clip
 from rewards.pixels import Preprocessing
 from rewards.seam import Reward
-from rewards.weighted import WeightedReward
+from rewards.weighted import RewardListOptions, WeightedReward
 from utils.errors import UserError
 from utils.files import load_tensors
-from utils.options import option
+from utils.options import option, with_default
 
 KINDS = ("clip", "pickscore", "hpsv2")
 PATHS = {
@@ -41,35 +41,23 @@ VIT_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"  # the tokenizer of PickScore an
 
 
 @dataclass
-class ImageRewardOptions:
-    reward: list[str] = option(
+class ImageRewardOptions(RewardListOptions):
+    reward: list[str] = with_default(
         ["clip"], f"kinds of reward ({', '.join(KINDS)}) or module:function; several are summed"
     )
-    reward_path: list[str] = option(
-        [], "their folders, files or names on the hub, in that order; none = the published ones",
-        free="resume",
-    )  # fmt: skip
+    reward_path: list[str] = with_default(
+        [], "their folders, files or names on the hub, in that order; none = the published ones"
+    )
     reward_tokenizer: str = option(
         "", "folder of the tokenizer of PickScore and HPSv2; none = the hub's", free="resume"
     )
-    reward_weights: list[float] = option([], "their weights; none = equal", minimum=0)
 
     def validate(self) -> None:
-        for kind in self.reward:
-            if kind not in KINDS and ":" not in kind:
-                raise UserError(
-                    f"--reward {kind} is unknown; choose one of {', '.join(KINDS)}, or name a "
-                    "function of yours as module:function"
-                )
+        self.check_kinds(KINDS)
         models = sum(kind in KINDS for kind in self.reward)
-        for name, values, count in (
-            ("reward_path", self.reward_path, models),
-            ("reward_weights", self.reward_weights, len(self.reward)),
-        ):
-            if values and len(values) != count:
-                raise UserError(f"--{name} holds {len(values)} for {count} rewards")
-        if self.reward_weights and not sum(self.reward_weights):
-            raise UserError("--reward_weights are all zero; give one reward a weight")
+        if self.reward_path and len(self.reward_path) != models:
+            raise UserError(f"--reward_path holds {len(self.reward_path)} for {models} rewards")
+        self.check_weights(len(self.reward))
 
 
 def clip_score(cosine: Tensor, factor: float) -> Tensor:

@@ -15,11 +15,11 @@ from rewards.functions import NAMES, FunctionReward, find_function
 from rewards.realign import RealignOptions, RealignReward, measure_steps
 from rewards.seam import Reward
 from rewards.tmr import TMRReward, TMRTextOptions
-from rewards.weighted import WeightedReward
+from rewards.weighted import RewardListOptions, WeightedReward
 from tmr.model import TMR
 from tmr.retrieval import SMALLEST_POOL
 from utils.errors import UserError
-from utils.options import option
+from utils.options import with_default
 
 MODELS = ("tmr", "evaluator", "realign")
 KINDS = (*MODELS, *NAMES)
@@ -27,36 +27,25 @@ MEASURED = 512  # motions on which a reward of ReAlign shows what it should be t
 
 
 @dataclass
-class RewardOptions(EvaluatorPaths, TMRTextOptions, RealignOptions):
-    reward: list[str] = option(
+class RewardOptions(EvaluatorPaths, TMRTextOptions, RealignOptions, RewardListOptions):
+    reward: list[str] = with_default(
         ["tmr"],
-        f"kinds of reward ({', '.join(KINDS)}) or module:function (docs/rewards.md); several are "
-        "summed",
+        f"kinds of reward ({', '.join(KINDS)}) or module:function (docs/rewards.md); several "
+        "are summed",
     )
-    reward_path: list[str] = option(
-        ["models/tmr_humanml3d_guoh3dfeats"], "run folders of the TMR reward models", free="resume"
+    reward_path: list[str] = with_default(
+        ["models/tmr_humanml3d_guoh3dfeats"], "run folders of the TMR reward models"
     )
-    reward_weights: list[float] = option(
-        [], "their weights: TMR models, evaluators, ReAlign, the rest; none = equal", minimum=0
+    reward_weights: list[float] = with_default(
+        [], "their weights: TMR models, evaluators, ReAlign, the rest; none = equal"
     )
 
     def validate(self) -> None:
-        for name in self.functions:
-            if name not in NAMES and ":" not in name:
-                raise UserError(
-                    f"--reward {name} is unknown; choose one of {', '.join(KINDS)}, or name a "
-                    "function of yours as module:function"
-                )
+        self.check_kinds(KINDS)
         if "tmr" in self.reward and not self.reward_path:
             raise UserError("--reward_path is required for --reward tmr: the TMR's run folder")
         others = len({"evaluator", "realign"} & set(self.reward)) + len(self.functions)
-        count = len(self.reward_path) * ("tmr" in self.reward) + others
-        if self.reward_weights and len(self.reward_weights) != count:
-            raise UserError(
-                f"--reward_weights holds {len(self.reward_weights)} for {count} rewards"
-            )
-        if self.reward_weights and not sum(self.reward_weights):
-            raise UserError("--reward_weights are all zero; give one reward a weight")
+        self.check_weights(len(self.reward_path) * ("tmr" in self.reward) + others)
         if "realign" in self.reward and not self.realign_path:
             raise UserError(
                 "--reward realign needs --realign_path FILE; python -m train.train_reward makes one"

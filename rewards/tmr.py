@@ -21,6 +21,13 @@ class TMRTextOptions:
     )
 
 
+@dataclass
+class TMRPathOptions:
+    """For every script whose reward is one TMR."""
+
+    reward_path: str = option("", "run folder of the training reward")
+
+
 class TMRReward(RetrievalReward[TMR]):
     """The latents are TMR's means."""
 

@@ -1,6 +1,7 @@
 """Several rewards as one."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +10,35 @@ from torch import Tensor
 from data_loaders.skeleton import Skeleton
 from model.seam import Samples
 from rewards.seam import Reward, differentiable
+from utils.errors import UserError
+from utils.options import option
+
+
+@dataclass
+class RewardListOptions:
+    """What every script asks that scores with one reward or several."""
+
+    reward: list[str] = option([], "kinds of reward or module:function; several are summed")
+    reward_path: list[str] = option([], "where their models are, in that order", free="resume")
+    reward_weights: list[float] = option([], "their weights; none = equal", minimum=0)
+
+    def check_kinds(self, known: Collection[str]) -> None:
+        """Raises UserError for a kind that is neither known nor a plug-in's name."""
+        for name in self.reward:
+            if name not in known and ":" not in name:
+                raise UserError(
+                    f"--reward {name} is unknown; choose one of {', '.join(known)}, or name a "
+                    "function of yours as module:function"
+                )
+
+    def check_weights(self, count: int) -> None:
+        """Raises UserError for weights of another number of rewards, or of none."""
+        if self.reward_weights and len(self.reward_weights) != count:
+            raise UserError(
+                f"--reward_weights holds {len(self.reward_weights)} for {count} rewards"
+            )
+        if self.reward_weights and not sum(self.reward_weights):
+            raise UserError("--reward_weights are all zero; give one reward a weight")
 
 
 class WeightedReward:

@@ -29,7 +29,6 @@ from sample.small_gif import write_small_gif
 from sample.video import Panel, video_suffix, write_video
 from sample.viewer.page import Motion, Run, write_pages
 from utils.errors import UserError
-from utils.files import prepare_output_dir
 from utils.options import parse_options
 
 
@@ -58,9 +57,7 @@ def compare(options: Options) -> list[Path]:
         Path(options.model_path[0]).resolve().parent
         / f"compare_{safe_name('_'.join(names))}_seed{options.seed}"
     )
-    folder = prepare_output_dir(
-        options.output_dir or default, options.overwrite, option="--output_dir"
-    )
+    folder = options.new_folder(default)
     motions, skeletons = [], set()
     for path in options.model_path:
         generator = load_for_sampling(path, options)

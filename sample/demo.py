@@ -11,22 +11,24 @@ from utils.start import entry_point
 
 from dataclasses import dataclass
 
+from model.checkpoint_files import ModelPathOptions
 from model.families import GeneratorOptions
 from model.shipped import MODEL_FILE, REWARD_FILE, SHIPPED
+from rewards.tmr import TMRPathOptions
 from sample.live.server import open_server
 from sample.live.studio import Studio
-from utils.options import option, parse_options
+from utils.options import option, parse_options, with_default
 
 OWN = str(SHIPPED / MODEL_FILE)
 
 
 @dataclass
-class Options(GeneratorOptions):
+class Options(ModelPathOptions, GeneratorOptions, TMRPathOptions):
     """Sampler, steps, guidance and seed are what the page starts with."""
 
-    model_path: str = option(OWN, "checkpoint; by default the small one of the project")
+    model_path: str = with_default(OWN, "checkpoint; by default the small one of the project")
     compare: list[str] = option([], "further checkpoints, shown beside it")
-    reward_path: str = option(
+    reward_path: str = with_default(
         "", "TMR that keeps the best of several motions; none = that of the project's own model"
     )
     host: str = option("127.0.0.1", "address to listen on; others than this machine reach 0.0.0.0")

@@ -16,16 +16,15 @@ from dataclasses import dataclass
 
 from export.formats import FORMATS, ExportOptions, export_motions
 from sample.exported import default_folder, load_motions
-from utils.files import prepare_output_dir
-from utils.options import option, parse_options
+from utils.options import option, parse_options, with_default
+from utils.outputs import OutputDirOptions
 
 
 @dataclass
-class Options(ExportOptions):
+class Options(ExportOptions, OutputDirOptions):
     results: str = option("", "results.npy, or an array of features or joints", required=True)
     format: list[str] = option(["bvh"], "formats to write", choices=FORMATS)
-    output_dir: str = option("", "folder to write to; none = `export` beside the input")
-    overwrite: bool = option(False, "write into an existing folder")
+    output_dir: str = with_default("", "folder to write to; none = `export` beside the input")
 
 
 @entry_point
@@ -35,11 +34,7 @@ def main() -> None:
     options = parse_options(Options, [*named, *words], description=__doc__)
     motions = load_motions(options.results)
     options.check_formats(options.format, motions[0].skeleton)
-    folder = prepare_output_dir(
-        options.output_dir or default_folder(options.results),
-        options.overwrite,
-        option="--output_dir",
-    )
+    folder = options.new_folder(default_folder(options.results))
     errors = export_motions(motions, options.format, folder, options)
     print(errors.table())
     print(f"wrote {len(motions)} motions to {folder}")

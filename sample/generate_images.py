@@ -15,33 +15,25 @@ from pathlib import Path
 
 import torch
 
-from model.image.load import (
-    ImageModelOptions,
-    SamplingOptions,
-    load_image_generator,
-    resolution_of,
-    with_lora,
-)
+from data_loaders.images.dataset import ResolutionOptions
+from model.image.load import ImageGeneratorOptions, resolution_of, with_lora
 from sample.pictures import Prompt, generate_pictures, read_prompts, save_grid, write_geneval
-from utils.devices import DeviceOptions, pick_device
+from utils.devices import pick_device
 from utils.errors import UserError
-from utils.files import prepare_output_dir
-from utils.options import option, parse_options
-from utils.seeding import SeedOptions
+from utils.options import option, parse_options, with_default
+from utils.outputs import OutputDirOptions
 
 GRID_ROWS, GRID_PIXELS = 16, 128  # prompts in the grid; small pictures are drawn that large
 
 
 @dataclass
-class Options(ImageModelOptions, SamplingOptions, SeedOptions, DeviceOptions):
+class Options(ImageGeneratorOptions, ResolutionOptions, OutputDirOptions):
     lora_path: str = option("", "LoRA file or run folder; none = the model as it is")
     prompt: list[str] = option([], "captions to generate for")
     input_text: str = option("", "file of prompts: .txt, GenEval's .jsonl, or HPSv2's .json")
     num_samples: int = option(4, "pictures per prompt, from consecutive seeds", minimum=1)
-    resolution: int = option(0, "width and height in pixels; 0 = as the model samples", minimum=0)
-    batch_size: int = option(8, "pictures generated at once", minimum=1)
-    output_dir: str = option("save/pictures", "folder of the pictures")
-    overwrite: bool = option(False, "write into an existing folder")
+    batch_size: int = with_default(8)
+    output_dir: str = with_default("save/pictures", "folder of the pictures")
 
     def validate(self) -> None:
         if bool(self.prompt) == bool(self.input_text):
@@ -54,12 +46,9 @@ def generate(options: Options) -> Path:
     if options.input_text:
         prompts = read_prompts(Path(options.input_text))
     device = pick_device(options.device)
-    folder = prepare_output_dir(options.output_dir, options.overwrite, option="--output_dir")
+    folder = options.new_folder()
     dtype = torch.bfloat16 if device.type == "cuda" else None
-    generator = load_image_generator(
-        options, device, dtype, steps=options.sampling_steps, guidance=options.guidance
-    )
-    generator = with_lora(generator, options.lora_path)
+    generator = with_lora(options.load_generator(device, dtype), options.lora_path)
     resolution = resolution_of(generator, options.resolution)
     captions = [prompt.text for prompt in prompts]
     seeds = range(options.seed, options.seed + options.num_samples)

@@ -11,14 +11,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data_loaders.features import features_to_joints
-from data_loaders.humanml import DatasetOptions, MotionDataset, open_dataset
+from data_loaders.humanml import MotionDataset, SplitDatasetOptions, open_dataset
 from data_loaders.skeleton import HUMANML, SKELETONS, Skeleton
 from data_loaders.vocabulary import unknown_words
 from diffusion.samplers import Denoiser
 from diffusion.sampling import SamplerOptions
 from export.formats import FORMATS as EXPORTED
 from export.formats import ExportOptions, export_motions
-from model.checkpoint_files import find_checkpoint, label_of, read_model_args, run_folder
+from model.checkpoint_files import (
+    ModelPathOptions,
+    find_checkpoint,
+    label_of,
+    read_model_args,
+    run_folder,
+)
 from model.families import GeneratorOptions, MotionFamily
 from model.momask.generator import MoMaskGenerator
 from model.momask.options_file import FAMILY as MOMASK
@@ -31,11 +37,12 @@ from sample.results import Results, save_results
 from sample.video import FORMATS, Panel, video_suffix, write_video
 from sample.viewer.page import check_size, write_pages
 from sample.viewer.results import runs_of, stated_facts
-from utils.devices import pick_device
+from utils.devices import CudaOptions, pick_device
 from utils.errors import UserError
-from utils.files import check_output_dir, prepare_output_dir
+from utils.files import check_output_dir
 from utils.masks import match_frames
 from utils.options import option, with_default
+from utils.outputs import OutputDirOptions
 from utils.seeding import torch_generator
 
 ROWS_PER_GRID = 3
@@ -43,7 +50,7 @@ GRID_PANEL_SIZE = 320  # pixels
 
 
 @dataclass
-class SamplingOptions(GeneratorOptions):
+class SamplingOptions(GeneratorOptions, CudaOptions, OutputDirOptions):
     """Options that every script which samples from checkpoints shares."""
 
     text_prompt: str | None = option(None, "one caption")
@@ -54,30 +61,23 @@ class SamplingOptions(GeneratorOptions):
         minimum=0,
         maximum=3600,
     )
-    cuda: bool = option(True, "false forces the CPU")
-    output_dir: str = option("", "folder to write to; none = a folder beside the checkpoint")
-    overwrite: bool = option(False, "write into an existing folder")
     video: str = option("auto", "video files; auto = mp4, or gif without ffmpeg", choices=FORMATS)
     page: bool = option(True, "write index.html, which shows the motions in a browser")
 
 
 @dataclass
-class Options(SamplingOptions, DatasetOptions, BestOfOptions, ExportOptions):
-    model_path: str = option(
+class Options(ModelPathOptions, SamplingOptions, SplitDatasetOptions, BestOfOptions, ExportOptions):
+    model_path: str = with_default(
         str(SHIPPED / MODEL_FILE),
         "checkpoint, e.g. save/NAME/model000750000.pt; by default the small one of the project",
     )
     num_samples: int = option(10, "captions drawn when no prompt is given", minimum=1)
     num_repetitions: int = option(3, "motions per caption", minimum=1)
-    dataset: str = with_default(
-        DatasetOptions, "dataset", "", help="dataset to draw captions from; none = the checkpoint's"
-    )
-    split: str = option("test", "its split")
+    dataset: str = with_default("", "dataset to draw captions from; none = the checkpoint's")
+    split: str = with_default("test", "its split")
     reward_path: list[str] = with_default(
-        BestOfOptions,
-        "reward_path",
         [str(SHIPPED / REWARD_FILE)],
-        help="run folders of the TMR models of --best_of; by default the project's small one",
+        "run folders of the TMR models of --best_of; by default the project's small one",
     )
     export: list[str] = option(
         [],
@@ -333,7 +333,7 @@ def generate(options: Options) -> Path:
     check_output_dir(place, options.overwrite, option="--output_dir")
     generator = load_for_sampling(options.model_path, options)
     chosen = with_choice(generator, options, drawn_from)
-    folder = prepare_output_dir(place, options.overwrite, option="--output_dir")
+    folder = options.new_folder(place)
     lengths = motion_lengths(generator, captions, options, options.num_repetitions)
     path = find_checkpoint(options.model_path)
     warn_of_the_unknown(path, captions, int(lengths.min()), generator.skeleton)

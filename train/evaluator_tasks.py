@@ -54,14 +54,10 @@ class EvaluatorOptions(TrainingOptions):
     motion_hidden: int = option(1024, "width of the motion encoder", minimum=1)
     embedding: int = option(512, "width of the common space", minimum=1)
     margin: float = option(10.0, "distance that negatives should have", minimum=0)
-    num_steps: int = with_default(
-        TrainingOptions, "num_steps", 219_000, help="steps of the co-embedding"
-    )
-    batch_size: int = with_default(
-        TrainingOptions, "batch_size", 32, help="its motions per step and process", minimum=2
-    )
-    grad_clip: float = with_default(TrainingOptions, "grad_clip", 0.5)
-    precision: str = with_default(TrainingOptions, "precision", "fp32")
+    num_steps: int = with_default(219_000, "steps of the co-embedding")
+    batch_size: int = with_default(32, "its motions per step and process", minimum=2)
+    grad_clip: float = with_default(0.5)
+    precision: str = with_default("fp32")
 
     def validate(self) -> None:
         if self.window % 4:

@@ -1,15 +1,36 @@
 """What the trainings on pictures share: shuffled batches, and the VAE's view of every picture."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from accelerate import PartialState
 
-from data_loaders.images.dataset import PictureDataset
+from data_loaders.images.dataset import PictureDataset, PictureOptions
 from data_loaders.images.layouts import Row
 from model.image.latents import LatentSpace, Posteriors
 from train.task import LoopOptions
 from utils.errors import UserError
+from utils.options import option, with_default
+
+
+@dataclass
+class ValPicturesOptions:
+    """For every script that generates pictures as it validates."""
+
+    val_pictures: int = option(64, "val captions generated per validation", minimum=1)
+
+
+@dataclass
+class SmallPicturesOptions(PictureOptions, LoopOptions):
+    """For every script that trains on small pictures from nothing."""
+
+    resolution: int = with_default(32, "width and height in pixels", minimum=8)
+    lr: float = with_default(1e-3)
+    lr_schedule: str = with_default("cosine")
+    warmup_steps: int = with_default(50)
+    grad_clip: float = with_default(1.0)
+    precision: str = with_default("fp32")
 
 
 def steps_per_epoch(data: PictureDataset, options: LoopOptions) -> int:

@@ -26,9 +26,9 @@ class MoMaskOptions(RVQConfig, TransformerConfig, TrainingOptions, TextEncoderOp
     text_encoder_type: str = option(
         "clip", "text encoder; builtin needs no download", choices=TEXT_ENCODERS
     )
-    dropout: float = with_default(RVQConfig, "dropout", 0.2, help="dropout in training")
-    lr: float = with_default(TrainingOptions, "lr", 2e-4)
-    adam_beta2: float = with_default(TrainingOptions, "adam_beta2", 0.99)
+    dropout: float = with_default(0.2, "dropout in training")
+    lr: float = with_default(2e-4)
+    adam_beta2: float = with_default(0.99)
 
     def validate(self) -> None:
         """Raises UserError for options of another network, and for a folder in which nothing would

@@ -27,14 +27,15 @@ from model.single_file import SUFFIX, read_single_state, write_single_file
 from rewards.co_embedding import STATS_FOLDERS, Evaluators
 from tmr.model import TMR
 from train.model_card import DTYPE, describe, half
-from utils.files import atomic_write, prepare_output_dir, read_json, write_json
-from utils.options import option, parse_options
+from utils.files import atomic_write, read_json, write_json
+from utils.options import option, parse_options, with_default
+from utils.outputs import OutOptions
 
 MATCHING_FOLDER = Path("text_mot_match", "model")
 
 
 @dataclass
-class Options:
+class Options(OutOptions):
     base: str = option("", "checkpoint of the base MDM", required=True)
     reward: str = option("", "run folder of the TMR that is the reward", required=True)
     judge: str = option("", "run folder of the TMR that judges", required=True)
@@ -43,8 +44,7 @@ class Options:
     sweep: str = option(
         "", "folder of a sweep with several seeds of the demo's tuning; none = skip"
     )
-    out: str = option(str(SHIPPED), "folder to write")
-    overwrite: bool = option(False, "write into an existing folder")
+    out: str = with_default(str(SHIPPED))
 
 
 def data_digest(folder: Path) -> str:
@@ -93,7 +93,7 @@ def parameters_of(path: Path) -> int:
 
 def ship(options: Options) -> Path:
     """Write everything; returns the path of the card."""
-    folder = prepare_output_dir(options.out, options.overwrite, option="--out")
+    folder = options.new_folder()
     base, data = Path(options.base), Path(options.data_dir)
     reward, judge, evaluators = map(Path, (options.reward, options.judge, options.evaluators))
     files = {

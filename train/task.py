@@ -9,22 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from train.trackers import PLATFORMS
-from utils.devices import DeviceOptions
+from utils.devices import CudaOptions
 from utils.options import option
+from utils.outputs import ResumeOptions
 from utils.provenance import provenance
 from utils.seeding import SeedOptions
 
 
 @dataclass
-class LoopOptions(SeedOptions, DeviceOptions):
+class LoopOptions(SeedOptions, CudaOptions, ResumeOptions):
     """Options that every training script shares."""
 
     save_dir: str = option(
         "", "folder for checkpoints, options and logs", required=True, free="always"
     )
-    overwrite: bool = option(False, "write into an existing save_dir", free="always")
-    resume: bool = option(False, "go on from the newest state in save_dir", free="always")
-    cuda: bool = option(True, "false forces the CPU", free="always")
     precision: str = option(
         "auto", "number type of the networks; auto = bf16 on CUDA", choices=("auto", "fp32", "bf16")
     )

@@ -20,18 +20,25 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from data_loaders.images.dataset import PictureDataset, PictureOptions, open_pictures
+from data_loaders.images.dataset import PictureDataset, open_pictures
 from data_loaders.images.layouts import Row
 from model.image.condition import ImageCondition
 from model.image.generator import ImageGenerator
-from model.image.load import assemble
+from model.image.load import SamplingOptions, assemble
 from model.image.small import SmallModelOptions, new_pipeline, new_vae, save_pipeline, whiten
 from model.seam import Samples
 from prepare.shape_world.oracle import facts_of, mean_by_kind
-from train.image_data import PosteriorCache, check_pictures, shuffled_rows, steps_per_epoch
+from train.image_data import (
+    PosteriorCache,
+    SmallPicturesOptions,
+    ValPicturesOptions,
+    check_pictures,
+    shuffled_rows,
+    steps_per_epoch,
+)
 from train.loop import Trainer, start_run
 from train.run_state import STATE_FILE
-from train.task import LoopOptions, StepResult, options_to_args
+from train.task import StepResult, options_to_args
 from utils.files import load_tensors, save_tensors, write_json
 from utils.options import option, parse_options, with_default
 from utils.seeding import seed_everything
@@ -43,28 +50,17 @@ MEASURED = 1024  # pictures on which the latents are brought to variance 1
 
 
 @dataclass
-class Options(SmallModelOptions, PictureOptions, LoopOptions):
-    resolution: int = with_default(
-        PictureOptions, "resolution", 32, help="width and height in pixels", minimum=8
-    )
+class Options(SmallModelOptions, SamplingOptions, ValPicturesOptions, SmallPicturesOptions):
     vae_steps: int = option(1500, "steps of the VAE", minimum=1, free="upwards")
     vae_lr: float = option(2e-3, "its peak learning rate", minimum=0)
     vae_batch_size: int = option(32, "its pictures per step and process", minimum=1)
     drop_text: float = option(0.1, "share of captions that are left empty", minimum=0, maximum=1)
-    sampling_steps: int = option(10, "denoising steps in validation", minimum=1)
-    guidance: float = option(3.0, "guidance scale in validation", minimum=0)
-    val_pictures: int = option(64, "val captions generated per validation", minimum=1)
-    num_steps: int = with_default(LoopOptions, "num_steps", 2500, help="steps of the denoiser")
-    batch_size: int = with_default(
-        LoopOptions, "batch_size", 64, help="its pictures per step and process"
-    )
-    lr: float = with_default(LoopOptions, "lr", 1e-3)
-    lr_schedule: str = with_default(LoopOptions, "lr_schedule", "cosine")
-    warmup_steps: int = with_default(LoopOptions, "warmup_steps", 50)
-    grad_clip: float = with_default(LoopOptions, "grad_clip", 1.0)
-    use_ema: bool = with_default(LoopOptions, "use_ema", True)
-    avg_model_beta: float = with_default(LoopOptions, "avg_model_beta", 0.995)
-    precision: str = with_default(LoopOptions, "precision", "fp32")
+    sampling_steps: int = with_default(10, "denoising steps in validation", minimum=1)
+    guidance: float = with_default(3.0, "guidance scale in validation")
+    num_steps: int = with_default(2500, "steps of the denoiser")
+    batch_size: int = with_default(64, "its pictures per step and process")
+    use_ema: bool = with_default(True)
+    avg_model_beta: float = with_default(0.995)
 
 
 class PictureTask:

@@ -21,15 +21,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel
 
-from data_loaders.images.dataset import PictureDataset, PictureOptions, open_pictures
+from data_loaders.images.dataset import PictureDataset, open_pictures
 from data_loaders.images.layouts import Row
 from model.image.small import text_sizes, word_tokenizer
 from prepare.shape_world.altering import altered_texts
 from rewards.image import ClipReward
 from rewards.pixels import Preprocessing
-from train.image_data import check_pictures, shuffled_rows, steps_per_epoch
+from train.image_data import SmallPicturesOptions, check_pictures, shuffled_rows, steps_per_epoch
 from train.loop import Trainer, start_run
-from train.task import LoopOptions, StepResult, options_to_args
+from train.task import StepResult, options_to_args
 from utils.files import write_json
 from utils.options import option, parse_options, with_default
 
@@ -37,24 +37,14 @@ FOLDER = "clip"
 
 
 @dataclass
-class Options(PictureOptions, LoopOptions):
-    resolution: int = with_default(
-        PictureOptions, "resolution", 32, help="width and height in pixels", minimum=8
-    )
+class Options(SmallPicturesOptions):
     patch: int = option(4, "pixels along a side of a patch", minimum=1)
     width: int = option(96, "width of both towers, a multiple of 32", minimum=32)
     layers: int = option(3, "layers of each tower", minimum=1)
     embedding: int = option(64, "width of the common space", minimum=1)
-    num_steps: int = with_default(LoopOptions, "num_steps", 3000)
-    batch_size: int = with_default(
-        LoopOptions, "batch_size", 64, help="pictures per step and process"
-    )
-    lr: float = with_default(LoopOptions, "lr", 1e-3)
-    lr_schedule: str = with_default(LoopOptions, "lr_schedule", "cosine")
-    warmup_steps: int = with_default(LoopOptions, "warmup_steps", 50)
-    grad_clip: float = with_default(LoopOptions, "grad_clip", 1.0)
-    weight_decay: float = with_default(LoopOptions, "weight_decay", 0.01)
-    precision: str = with_default(LoopOptions, "precision", "fp32")
+    num_steps: int = with_default(3000)
+    batch_size: int = with_default(64, "pictures per step and process")
+    weight_decay: float = with_default(0.01)
 
 
 def new_reward(options: Options, captions: list[str], device: torch.device) -> ClipReward:

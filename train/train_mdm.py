@@ -27,7 +27,7 @@ class Options(MDMConfig, InspectionOptions):
     """Options of the model (stored in args.json), of the loop, and of the data."""
 
     resume_checkpoint: str = option("", "start from the weights of this checkpoint", free="resume")
-    num_steps: int = with_default(InspectionOptions, "num_steps", 600_000)
+    num_steps: int = with_default(600_000)
     # Options of upstream's command lines that change nothing for these datasets there either
     num_frames: int = option(60, "of datasets of fixed length; unused", minimum=1)
     lambda_rcxyz: float = option(0.0, "loss on joints; undefined for these features", maximum=0)

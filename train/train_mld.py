@@ -66,7 +66,7 @@ class Options(LatentSettings, InspectionOptions):
     )
     position_weight: float = option(0.0, "of the positions among the features, there", minimum=0)
     kl_weight: float = option(1e-4, "of the divergence from a standard normal, there", minimum=0)
-    num_steps: int = with_default(InspectionOptions, "num_steps", 1_100_000)
+    num_steps: int = with_default(1_100_000)
 
     def validate(self) -> None:
         """Raises UserError for options that exclude each other."""

@@ -68,10 +68,10 @@ class Options(TrainingOptions, TextEncoderOptions):
         minimum=0,
         maximum=1,
     )
-    batch_size: int = with_default(TrainingOptions, "batch_size", 64, minimum=2)
-    num_steps: int = with_default(TrainingOptions, "num_steps", 8000)
-    lr_schedule: str = with_default(TrainingOptions, "lr_schedule", "cosine")
-    warmup_steps: int = with_default(TrainingOptions, "warmup_steps", 1000)
+    batch_size: int = with_default(64, minimum=2)
+    num_steps: int = with_default(8000)
+    lr_schedule: str = with_default("cosine")
+    warmup_steps: int = with_default(1000)
 
     def validate(self) -> None:
         """Raises UserError for sizes that make no network."""

@@ -38,7 +38,13 @@ from prepare.shape_world.oracle import facts_of, mean_by_kind
 from rewards.image import ImageRewardOptions, embeds, load_image_reward
 from rewards.seam import Reward
 from train.fingerprints import fingerprints
-from train.image_data import PosteriorCache, check_pictures, shuffled_rows, steps_per_epoch
+from train.image_data import (
+    PosteriorCache,
+    ValPicturesOptions,
+    check_pictures,
+    shuffled_rows,
+    steps_per_epoch,
+)
 from train.image_pairs import PicturePairs
 from train.loop import Trainer, start_run
 from train.preference.methods import needs_fixed_pairs
@@ -55,6 +61,7 @@ class Options(
     ImageRewardOptions,
     ImageModelOptions,
     DenoiserLoraOptions,
+    ValPicturesOptions,
     PictureOptions,
     LoopOptions,
 ):
@@ -64,50 +71,29 @@ class Options(
     gradient_checkpointing: bool = option(
         False, "compute activations twice instead of keeping them", free="resume"
     )
-    val_pictures: int = option(64, "val captions generated per validation", minimum=1)
-    batch_size: int = with_default(
-        LoopOptions, "batch_size", 16, help="pictures per step and process"
-    )
-    num_steps: int = with_default(LoopOptions, "num_steps", 1000)
-    lr: float = with_default(LoopOptions, "lr", 1e-4)
-    lr_schedule: str = with_default(LoopOptions, "lr_schedule", "cosine")
-    grad_clip: float = with_default(LoopOptions, "grad_clip", 1.0)
-    val_interval: int = with_default(LoopOptions, "val_interval", 100)
-    save_interval: int = with_default(LoopOptions, "save_interval", 500)
-    num_candidates: int | None = with_default(
-        AlgorithmOptions, "num_candidates", None, help="K pictures generated per caption; none = 4"
-    )
-    candidate_sampler: str = with_default(
-        AlgorithmOptions, "candidate_sampler", "pipeline", choices=("pipeline",)
-    )
-    candidate_steps: int | None = with_default(
-        AlgorithmOptions, "candidate_steps", None, help="their denoising steps; none = the family's"
-    )
-    guidance_param: float | None = with_default(
-        AlgorithmOptions, "guidance_param", None, help="their guidance scale; none = the family's"
-    )
-    candidate_start: float = with_default(
-        AlgorithmOptions, "candidate_start", 1.0, help="pictures start from noise alone", minimum=1
-    )
+    batch_size: int = with_default(16, "pictures per step and process")
+    num_steps: int = with_default(1000)
+    lr: float = with_default(1e-4)
+    lr_schedule: str = with_default("cosine")
+    grad_clip: float = with_default(1.0)
+    val_interval: int = with_default(100)
+    save_interval: int = with_default(500)
+    num_candidates: int | None = with_default(None, "K pictures generated per caption; none = 4")
+    candidate_sampler: str = with_default("pipeline", choices=("pipeline",))
+    candidate_steps: int | None = with_default(None, "their denoising steps; none = the family's")
+    guidance_param: float | None = with_default(None, "their guidance scale; none = the family's")
+    candidate_start: float = with_default(1.0, "pictures start from noise alone", minimum=1)
     tau: float | None = with_default(
-        AlgorithmOptions,
-        "tau",
         None,
-        help="a candidate is used below this reward, on the reward's own scale; none = by quantile",
+        "a candidate is used below this reward, on the reward's own scale; none = by quantile",
         minimum=None,
         maximum=None,
     )
     tau_quantile: float | None = with_default(
-        AlgorithmOptions,
-        "tau_quantile",
-        None,
-        help="set tau to this quantile of the recent worst-of-K rewards; none = 0.5 without --tau",
+        None, "set tau to this quantile of the recent worst-of-K rewards; none = 0.5 without --tau"
     )
     loser_min_t: float = with_default(
-        AlgorithmOptions,
-        "loser_min_t",
-        0.0,
-        help="leave the unpreferred term out below this noise: t / T, or sigma in flows",
+        0.0, "leave the unpreferred term out below this noise: t / T, or sigma in flows"
     )
 
     def validate(self) -> None:

@@ -46,9 +46,9 @@ class Options(TMRConfig, TrainingOptions, TextEncoderOptions):
     contrastive_weight: float = option(0.1, "of the contrastive loss", minimum=0)
     latent_weight: float = option(1e-5, "of the latent loss", minimum=0)
     kl_weight: float = option(1e-5, "of the KL losses", minimum=0)
-    batch_size: int = with_default(TrainingOptions, "batch_size", 32, minimum=2)
-    weight_decay: float = with_default(TrainingOptions, "weight_decay", 0.01)
-    num_steps: int = with_default(TrainingOptions, "num_steps", 360_000)
+    batch_size: int = with_default(32, minimum=2)
+    weight_decay: float = with_default(0.01)
+    num_steps: int = with_default(360_000)
 
 
 class RetrievalTask:

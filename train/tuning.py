@@ -9,28 +9,27 @@ from torch import Tensor, nn
 
 from data_loaders.humanml import MotionBatch, MotionDataset
 from data_loaders.vocabulary import write_words
+from model.checkpoint_files import ModelPathOptions
 from model.seam import Generator, Samples
 from rewards.seam import Reward
 from train.data import fixed_batches
 from train.inspection import InspectionOptions
 from train.preference.pairs import Key
-from train.task import LoopOptions, options_to_args
+from train.task import options_to_args
 from utils.options import option, with_default
 
 
 @dataclass
-class TuningOptions(InspectionOptions):
-    model_path: str = option(
-        "save/humanml_enc_512_50steps/model000750000.pt",
-        "base checkpoint modelNNNNNNNNN.pt",
-        free="resume",
+class TuningOptions(ModelPathOptions, InspectionOptions):
+    model_path: str = with_default(
+        "save/humanml_enc_512_50steps/model000750000.pt", "base checkpoint modelNNNNNNNNN.pt"
     )
     val_motions: int = option(128, "val captions generated per validation", minimum=8)
-    lr: float = with_default(LoopOptions, "lr", 1e-5)
-    lr_schedule: str = with_default(LoopOptions, "lr_schedule", "cosine")
-    num_steps: int = with_default(LoopOptions, "num_steps", 1000)
-    save_interval: int = with_default(LoopOptions, "save_interval", 500)
-    val_interval: int = with_default(LoopOptions, "val_interval", 100)
+    lr: float = with_default(1e-5)
+    lr_schedule: str = with_default("cosine")
+    num_steps: int = with_default(1000)
+    save_interval: int = with_default(500)
+    val_interval: int = with_default(100)
 
 
 def samples_of(batch: MotionBatch) -> tuple[Samples, list[Key]]:

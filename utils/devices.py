@@ -17,6 +17,13 @@ class DeviceOptions:
     device: str = option("auto", "auto, cpu, cuda, or a CUDA index", free="always")
 
 
+@dataclass
+class CudaOptions(DeviceOptions):
+    """For the scripts that upstream has as well."""
+
+    cuda: bool = option(True, "false forces the CPU", free="always")
+
+
 def pick_device(device: str, cuda: bool = True) -> torch.device:
     """Raises UserError for a device that this machine lacks."""
     if device == "auto":

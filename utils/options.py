@@ -53,9 +53,24 @@ def option(
     return _field(default, metadata)
 
 
-def with_default(base: type, name: str, default: Any, **rules: Any) -> Any:
-    """The option `name` of a base class with another default, and other `rules` where given."""
-    return _field(default, {**base.__dataclass_fields__[name].metadata, **rules})
+def with_default(default: Any, help: str | None = None, **rules: Any) -> Any:
+    """The option of this name that a base class declares, with another default, and another help
+    text and `rules` where they are given; with a default it is required no longer."""
+    changes = ({"help": help} if help else {}) | ({"required": False} if default else {})
+    return _Inherited(default, changes | rules)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Inherited:
+    """Stands in a class body until Python tells the class and the name."""
+
+    default: Any
+    changes: Mapping[str, Any]
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        fields = (vars(base).get("__dataclass_fields__", {}) for base in owner.__mro__)
+        declared = next(found[name] for found in fields if name in found)
+        setattr(owner, name, _field(self.default, {**declared.metadata, **self.changes}))
 
 
 def _field(default: Any, metadata: Mapping[str, Any]) -> Any:

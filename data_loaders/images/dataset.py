@@ -16,14 +16,20 @@ NAMED = 3  # bad rows that are named; the others are counted
 
 
 @dataclass
-class PictureOptions:
+class ResolutionOptions:
+    """For every script that reads or makes pictures."""
+
+    resolution: int = option(0, "width and height in pixels; 0 = as the model samples", minimum=0)
+
+
+@dataclass
+class PictureOptions(ResolutionOptions):
     data_dir: str = option(
         "dataset/shapes",
         "folder of pictures with captions: metadata.jsonl, text files, Pick-a-Pic or HPDv2",
         free="resume",
     )
     caption_column: str = option("text", "key of the caption in metadata.jsonl")
-    resolution: int = option(0, "width and height in pixels; 0 = as the model samples", minimum=0)
     max_pictures: int = option(0, "use the first ones of a split only; 0 = all", minimum=0)
 
 

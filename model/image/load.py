@@ -14,10 +14,12 @@ from model.image.lora import Adapters, DenoiserLoraOptions, add_lora, load_lora
 from model.image.noising import DENSITIES
 from model.image.pipelines import WRAPPERS, wrap
 from model.image.prompts import Prompts
+from utils.devices import DeviceOptions
 from utils.errors import UserError
 from utils.extras import extra
 from utils.files import read_json
 from utils.options import option
+from utils.seeding import SeedOptions
 
 
 @dataclass
@@ -47,6 +49,20 @@ class SamplingOptions:
     guidance: float | None = option(
         None, "guidance scale; none = as the family is sampled", minimum=0
     )
+
+
+@dataclass
+class ImageGeneratorOptions(ImageModelOptions, SamplingOptions, SeedOptions, DeviceOptions):
+    """For every script that samples a finished model."""
+
+    batch_size: int = option(32, "pictures generated at once", minimum=1)
+
+    def load_generator(
+        self, device: torch.device, dtype: torch.dtype | None = None
+    ) -> ImageGenerator:
+        """The pipeline, as these options sample from it; raises what the function raises."""
+        steps, guidance = self.sampling_steps, self.guidance
+        return load_image_generator(self, device, dtype, steps=steps, guidance=guidance)
 
 
 def load_pipeline(model_path: str, dtype: torch.dtype = torch.float32) -> Any:

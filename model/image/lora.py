@@ -20,9 +20,7 @@ FILE = "pytorch_lora_weights.safetensors"
 
 @dataclass
 class DenoiserLoraOptions(LoraOptions):
-    lora_rank: int = with_default(
-        LoraOptions, "lora_rank", 128, help="rank of the adapters", minimum=1
-    )
+    lora_rank: int = with_default(128, "rank of the adapters", minimum=1)
     lora_targets: list[str] = option(
         [], "ends of the names of the layers that get one; none = the family's attention"
     )

@@ -17,12 +17,18 @@ from utils.options import option
 
 
 @dataclass
-class ClipOptions(LengthOptions):
+class MirrorOptions:
+    """For every script that makes a dataset from motion capture."""
+
+    mirror: bool = option(True, "also write the left-right mirror image of every clip")
+
+
+@dataclass
+class ClipOptions(MirrorOptions, LengthOptions):
     up_axis: str = option("auto", "axis that points up", choices=("auto", "y", "z"))
     unit: str = option("auto", "auto, m, cm, mm, inch, cmu, or the metres of one unit")
     input_format: str = option("bvh", "BVH files, or AMC files with ASF", choices=tuple(SUFFIXES))
     frame_rate: str = option("auto", "auto (what BVH files state), cmu, or frames per second")
-    mirror: bool = option(True, "also write the left-right mirror image of every clip")
 
     def validate(self) -> None:
         if self.unit != "auto":

@@ -11,24 +11,22 @@ from data_loaders.skeleton import HUMANML
 from prepare.bvh.caption_table import CaptionTable, FileCaptions, read_caption_table
 from prepare.bvh.clip import detect_up_axis
 from prepare.bvh.convert import ClipOptions, Job, Outcome, convert_file
-from prepare.bvh.files import SUFFIXES, find_files, match_files
+from prepare.bvh.files import SUFFIXES, BvhDirOptions, find_files, match_files
 from prepare.bvh.joint_maps import JointMap, load_joint_map
 from prepare.bvh.splits import SplitOptions, assign_splits
 from prepare.workers import JobOptions, run_jobs
 from prepare.write_dataset import SPLITS, ClipEntry, DatasetWriter, collect_notes
 from utils.errors import UserError
 from utils.options import option
+from utils.outputs import OutOptions
 
 UP_AXIS_VOTERS = 16
 WORTHWHILE = 40  # files per process: less work than that is done before a process has started
 
 
 @dataclass
-class Options(ClipOptions, SplitOptions, JobOptions):
-    bvh_dir: str = option("", "folder of BVH or AMC files, searched recursively", required=True)
+class Options(ClipOptions, SplitOptions, BvhDirOptions, JobOptions, OutOptions):
     captions: str = option("", "CSV table of captions", required=True)
-    out: str = option("", "dataset folder to make", required=True, free="always")
-    overwrite: bool = option(False, "replace a dataset that is already there", free="always")
     joint_map: str = option("", "YAML file: HumanML3D joint -> source joint or weighted mix")
 
     def validate(self) -> None:

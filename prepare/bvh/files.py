@@ -2,11 +2,20 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from utils.errors import UserError
+from utils.options import option
 
 SUFFIXES = {"bvh": ".bvh", "asf_amc": ".amc"}  # by --input_format
+
+
+@dataclass
+class BvhDirOptions:
+    """For every script that reads a folder of motion capture."""
+
+    bvh_dir: str = option("", "folder of BVH or AMC files, searched recursively", required=True)
 
 
 def find_files(root: Path, suffix: str = ".bvh") -> list[Path]:

@@ -19,7 +19,9 @@ from prepare.procedural.kit_body import process_kit
 from prepare.procedural.motion import FPS, Controls, solve
 from prepare.workers import JobOptions, run_jobs
 from prepare.write_dataset import ClipEntry, DatasetWriter, NotedCaption, write_motion
-from utils.options import option
+from utils.options import option, with_default
+from utils.outputs import OutOptions
+from utils.seeding import SeedOptions
 
 WORTHWHILE = 400  # clips per process: fewer are made before a process has started
 SHORTEST, LONGEST = 2.1, 7.8  # seconds
@@ -32,13 +34,11 @@ BODIES = {"humanml": process_joints, "kit": process_kit}
 
 
 @dataclass
-class Options(JobOptions):
-    out: str = option("dataset/synthetic", "folder to write", free="always")
+class Options(JobOptions, SeedOptions, OutOptions):
+    out: str = with_default("dataset/synthetic")
     num_clips: int = option(1500, "clips", minimum=60)
     captions_per_clip: int = option(4, "captions of each clip", minimum=1)
-    seed: int = option(10, "the same seed gives the same bytes", minimum=0)
     skeleton: str = option("humanml", "body, frame rate and unit", choices=tuple(BODIES))
-    overwrite: bool = option(False, "replace a dataset written earlier", free="always")
 
 
 @dataclass(frozen=True)

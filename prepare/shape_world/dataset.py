@@ -11,20 +11,21 @@ from prepare.shape_world.captions import Caption, Phrase, all_captions
 from prepare.shape_world.drawing import draw
 from prepare.shape_world.scene import CELLS, COLOURS, RESOLUTION, SIZES, Thing, stands
 from utils.extras import extra
-from utils.files import atomic_write, prepare_output_dir, write_json, write_text
-from utils.options import fixed_options, option
+from utils.files import atomic_write, write_json, write_text
+from utils.options import fixed_options, option, with_default
+from utils.outputs import OutOptions
+from utils.seeding import SeedOptions
 
 METADATA = "metadata.jsonl"
 
 
 @dataclass
-class Options:
-    out: str = option("dataset/shapes", "folder of the dataset", free="always")
+class Options(SeedOptions, OutOptions):
+    out: str = with_default("dataset/shapes")
     num_train: int = option(10_000, "pictures of the train split", minimum=1)
     num_validation: int = option(500, "pictures of the validation split", minimum=1)
     num_test: int = option(2000, "pictures of the test split", minimum=1)
-    seed: int = option(0, "seed of every random draw", minimum=0)
-    overwrite: bool = option(False, "write into an existing folder", free="always")
+    seed: int = with_default(0)
 
 
 def scene_for(caption: Caption, rng: np.random.Generator) -> list[Thing]:
@@ -89,7 +90,7 @@ def write_split(folder: Path, split: str, number: int, seed: int) -> None:
 def build(options: Options) -> None:
     """Write the dataset in the layout of an image folder. Raises UserError without Pillow."""
     extra("PIL")
-    folder = prepare_output_dir(options.out, options.overwrite, option="--out")
+    folder = options.new_folder()
     sizes = {
         "train": options.num_train,
         "validation": options.num_validation,

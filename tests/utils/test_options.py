@@ -118,7 +118,7 @@ def test_null_takes_the_place_of_a_value_where_there_may_be_none(tmp_path) -> No
 
 @dataclass
 class Run(Options):
-    steps: int = with_default(Options, "steps", 20, free="upwards")
+    steps: int = with_default(20, free="upwards")
     lr: float = option(0.1, "rate")
     interval: int = option(5, "steps between", free="resume")
     device: str = option("auto", "device", free="always")

@@ -12,6 +12,13 @@ USUAL = "none = as the model usually samples"
 
 
 @dataclass
+class PairedOptions:
+    """For every script that pairs the best and the worst candidate."""
+
+    num_candidates: int = option(4, "K samples generated per caption", minimum=2)
+
+
+@dataclass
 class CandidateOptions:
     """How candidates are generated, online and beforehand."""
 

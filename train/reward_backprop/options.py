@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from diffusion.sampling import SamplerOptions
 from rewards.load import RewardOptions
-from train.task import LoopOptions
 from train.tuning import TuningOptions
 from utils.errors import UserError
 from utils.options import option, with_default
@@ -29,7 +28,7 @@ class BackpropOptions(RewardOptions, TuningOptions):
     denoising_weight: float = option(
         0.0, "weight of the clips' plain denoising error, an anchor to the data", minimum=0
     )
-    grad_clip: float = with_default(LoopOptions, "grad_clip", 1.0)
+    grad_clip: float = with_default(1.0)
 
     @property
     def last_steps(self) -> int:
