@@ -51,7 +51,7 @@ class Options(SplitDatasetOptions, TextEncoderOptions, SeedOptions, DeviceOption
     npy: str = option("", "one motion: raw features [T, D]")
     text: str = option("", "its caption")
     dataset: str = with_default("", "humanml, kit, or a folder in dataset/; none = any")
-    split: str = with_default("test", "its split")
+    split: str = with_default("test")
     num_pairs: int = option(64, "captions to score", minimum=8)
 
     def validate(self) -> None:

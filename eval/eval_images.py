@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from data_loaders.images.dataset import PictureOptions, open_pictures
+from eval.motion_sets import FiguresFile
 from eval.picture_figures import (
     NO_LORA,
     PictureFigures,
@@ -34,31 +35,28 @@ from rewards.image import ImageRewardOptions, load_image_reward
 from rewards.seam import Reward
 from sample.pictures import generate_pictures, read_prompts, save_grid
 from utils.devices import pick_device
-from utils.errors import UserError
-from utils.files import write_json, write_text
+from utils.files import write_text
 from utils.options import option, parse_options, with_default
-from utils.provenance import provenance
+from utils.tables import NamesOptions
 
 GRID_ROWS = 12  # prompts in the picture, a column per model
 
 
 @dataclass
-class Options(ImageRewardOptions, ImageGeneratorOptions, PictureOptions):
+class Options(ImageRewardOptions, ImageGeneratorOptions, PictureOptions, NamesOptions, FiguresFile):
     lora_path: list[str] = option([NO_LORA], f"LoRA of each model; {NO_LORA} = the model as it is")
-    names: list[str] = option([], "a name for each; those of one name are seeds; none = the paths")
     prompts: list[str] = option([], "files of prompts; none = the captions of a split")
     split: str = option("test", "which split", choices=("train", "validation", "test"))
     judge: list[str] = option([], "kind of the independent judge, as in --reward; none = no judge")
     judge_path: list[str] = option([], "its folder, file or name on the hub")
     reward: list[str] = with_default([])
-    output: str = option(
-        "save/eval_images.json", "file of the figures; a page and a grid lie beside it"
+    output: str = with_default(
+        "save/eval_images.json", "JSON file; a page and a grid lie beside it"
     )
 
     def validate(self) -> None:
         ImageRewardOptions.validate(self)
-        if self.names and len(self.names) != len(self.lora_path):
-            raise UserError(f"--names holds {len(self.names)} for {len(self.lora_path)} models")
+        self.check_names(len(self.lora_path), "models")
         self.names = self.names or [Path(path).name for path in self.lora_path]
 
     def rewards(self, device: torch.device) -> tuple[Reward | None, Reward | None]:
@@ -123,9 +121,8 @@ def main() -> None:
     page = format_page(rows, grid_path(options).name)
     print(page)
     figures = {name: [asdict(model) for model in models] for name, models in rows.items()}
-    record = {"options": asdict(options), "rows": figures, "provenance": provenance()}
     write_text(Path(options.output).with_suffix(".md"), page)
-    write_json(options.output, record)
+    options.write({"options": asdict(options), "rows": figures})
 
 
 if __name__ == "__main__":

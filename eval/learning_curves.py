@@ -25,6 +25,7 @@ from utils.errors import UserError
 from utils.extras import extra
 from utils.files import atomic_write
 from utils.options import option, parse_options
+from utils.tables import NamesOptions
 
 if TYPE_CHECKING:  # matplotlib is an extra
     from matplotlib.axes import Axes
@@ -43,16 +44,14 @@ PANEL_WIDTH, PANEL_HEIGHT = 3.2, 2.4  # inches
 
 
 @dataclass
-class Options:
+class Options(NamesOptions):
     runs: list[str] = option([], "run folders", required=True)
-    names: list[str] = option([], "their names, one per run; none = the folders' without _seedN")
     values: list[str] = option([], "logged figures; none = what suits the runs")
     window: int = option(5, "logged points in the running mean (odd); 1 = none", minimum=1)
     output: str = option("", f"figure to write: {', '.join(FORMATS)}", required=True)
 
     def validate(self) -> None:
-        if self.names and len(self.names) != len(self.runs):
-            raise UserError(f"--names holds {len(self.names)} names for {len(self.runs)} runs")
+        self.check_names(len(self.runs), "runs")
         if self.window % 2 == 0:
             raise UserError(f"--window {self.window} has no middle point; use an odd number")
         if Path(self.output).suffix not in FORMATS:

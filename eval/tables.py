@@ -27,25 +27,22 @@ from utils.errors import UserError
 from utils.files import read_json, write_text
 from utils.intervals import mean_and_interval
 from utils.options import option, parse_options
+from utils.tables import NamesOptions
 
 PUBLISHED = Path(__file__).with_name("published_results.yaml")
 PUBLISHED_DATASETS = {"humanml": "HumanML3D", "kit": "KIT-ML"}
 
 
 @dataclass
-class Options:
+class Options(NamesOptions):
     compare: list[str] = option([], "results of eval.eval_humanml (.json)", required=True)
-    names: list[str] = option(
-        [], "their names in the table, one name for several seeds; none = the models' folders"
-    )
     published: bool = option(False, "add published rows; results must be of HumanML3D or KIT-ML")
     groups: list[str] = option(["main"], "which of them: main, ablation, tau, strategy, later")
     style: str = option("markdown", "of the table", choices=("markdown", "latex", "csv"))
     output: str = option("", "file for the table; none = print only")
 
     def validate(self) -> None:
-        if self.names and len(self.names) != len(self.compare):
-            raise UserError(f"--names holds {len(self.names)} names for {len(self.compare)} files")
+        self.check_names(len(self.compare), "files")
 
 
 def read_results(path: str | Path) -> tuple[dict[str, Any], Setting]:

@@ -25,6 +25,7 @@ from utils.devices import DeviceOptions
 from utils.errors import UserError
 from utils.options import option
 from utils.seeding import SeedOptions
+from utils.tables import NamesOptions
 
 
 @dataclass
@@ -74,17 +75,13 @@ class GeneratorOptions(DataDirOptions, TextEncoderOptions, ComputeOptions, SeedO
 
 
 @dataclass
-class ModelListOptions:
+class ModelListOptions(NamesOptions):
     """For every script that compares several checkpoints."""
 
     model_path: list[str] = option([], "checkpoints to compare", required=True)
-    names: list[str] = option([], "their names in tables and figures; none = the folders' names")
 
     def validate(self) -> None:
-        if self.names and len(self.names) != len(self.model_path):
-            raise UserError(
-                f"--names holds {len(self.names)} names for {len(self.model_path)} checkpoints"
-            )
+        self.check_names(len(self.model_path), "checkpoints")
 
     def model_names(self) -> list[str]:
         return self.names or [run_folder(Path(path).resolve()).name for path in self.model_path]

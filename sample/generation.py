@@ -74,7 +74,7 @@ class Options(ModelPathOptions, SamplingOptions, SplitDatasetOptions, BestOfOpti
     num_samples: int = option(10, "captions drawn when no prompt is given", minimum=1)
     num_repetitions: int = option(3, "motions per caption", minimum=1)
     dataset: str = with_default("", "dataset to draw captions from; none = the checkpoint's")
-    split: str = with_default("test", "its split")
+    split: str = with_default("test")
     reward_path: list[str] = with_default(
         [str(SHIPPED / REWARD_FILE)],
         "run folders of the TMR models of --best_of; by default the project's small one",

@@ -20,15 +20,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from train.plans import Places, carry_out, read_plans
+from train.stages import DryRunOptions
 from utils.cores import usable_cores
 from utils.options import option, parse_options
 
 
 @dataclass
-class Options:
+class Options(DryRunOptions):
     full: bool = option(False, "train reward, judge, base and evaluators from nothing as well")
     images: bool = option(False, "pictures instead of motions")
-    dry_run: bool = option(False, "print the commands and about how long they take")
 
 
 @entry_point

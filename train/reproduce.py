@@ -17,18 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from train.plans import Places, carry_out, read_plans
-from utils.options import option, parse_options
+from train.stages import RunnerOptions
+from utils.options import option, parse_options, with_default
 
 BENCHMARKS = ("synthetic", "mld", "momask", "mocap", "cmu", "demo")
 
 
 @dataclass
-class Options:
+class Options(RunnerOptions):
     benchmark: str = option("synthetic", "what to rerun", choices=(*BENCHMARKS, "both"))
     bvh_dir: str = option("MOCAP", "folder of motion capture archives, as in docs/mocap.md")
-    save_dir: str = option("save/reproduce", "folder of logs and times; stages have their own")
-    jobs: int = option(4, "runs of a sweep at a time; 0 = one per GPU", minimum=0)
-    dry_run: bool = option(False, "print the commands and about how long they take")
+    save_dir: str = with_default("save/reproduce", "folder of logs and times")
+    jobs: int = with_default(4)
 
 
 @entry_point

@@ -21,7 +21,7 @@ from utils.commands import typed
 from utils.errors import UserError
 from utils.files import read_json, write_json
 from utils.locks import FolderLock
-from utils.options import changed_options, did_you_mean, parse_options
+from utils.options import changed_options, did_you_mean, option, parse_options
 from utils.parents import bound_to_parent
 from utils.places import here_or_project
 from utils.threads import share_threads
@@ -29,6 +29,21 @@ from utils.times import format_time
 
 POLL_SECONDS = 0.05
 DEEPEST = 5  # files of options that name one another
+
+
+@dataclass
+class DryRunOptions:
+    """For every script that runs commands."""
+
+    dry_run: bool = option(False, "print the commands and about how long they take")
+
+
+@dataclass
+class RunnerOptions(DryRunOptions):
+    """For every script whose commands may run beside each other."""
+
+    save_dir: str = option("", "folder of runs, logs and tables", required=True)
+    jobs: int = option(0, "runs at a time; 0 = one per GPU, or one on a CPU", minimum=0)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from train.preference.fixed_pairs import PairIndex, shard_path
 from train.preference.methods import METHODS, needs_fixed_pairs
 from train.stages import (
     Command,
+    RunnerOptions,
     Stage,
     StageRunner,
     as_words,
@@ -52,16 +53,13 @@ OWN = ("resume", "overwrite", "save_dir", "out", "output", "output_dir")  # the 
 
 
 @dataclass
-class Options:
-    save_dir: str = option("", "folder of runs, logs and tables", required=True)
+class Options(RunnerOptions):
     script: str = option(TRAINING, "what the rows are options of", choices=(TRAINING, PICTURES))
     seeds: list[int] = option([1, 2, 3], "seeds of every row", minimum=0)
     common: Values | None = option(None, "in the YAML file: options of every row", required=True)
     rows: Values | None = option(None, "in the YAML file: options by row", required=True)
     pairs: Values | None = option(None, "in the YAML file: options of the fixed pairs")
     evaluation: Values | None = option(None, "in the YAML file: options by script")
-    jobs: int = option(0, "runs at a time; 0 = one per GPU, or one on a CPU", minimum=0)
-    dry_run: bool = option(False, "print the commands and how many remain")
 
     def validate(self) -> None:
         if not self.rows or not self.seeds or len(set(self.seeds)) < len(self.seeds):

@@ -44,9 +44,11 @@ from utils.errors import UserError
 from utils.extras import extra
 from utils.files import atomic_write, prepare_output_dir, write_json
 from utils.intervals import mean_and_interval
-from utils.options import option, parse_options
+from utils.options import option, parse_options, with_default
+from utils.outputs import OverwriteOptions
 from utils.positions import sinusoidal_table
 from utils.provenance import provenance
+from utils.seeding import SeedOptions
 from utils.tables import markdown_table
 
 BASE_MEAN, BASE_VARIANCE = (-2.0, 1.0), 2.0  # the paper's generator
@@ -59,13 +61,12 @@ METHODS_HERE = tuple(name for name in METHODS if not name.startswith("modipo"))
 
 
 @dataclass
-class Options:
+class Options(SeedOptions, OverwriteOptions):
     save_dir: str = option("save/toy_example", "folder of figure and numbers")
-    overwrite: bool = option(False, "write into an existing save_dir")
     methods: list[str] = option(
         ["offline_dpo", "online_dpo", "sopo", "sft"], "methods to run", choices=METHODS_HERE
     )
-    seed: int = option(10, "first seed", minimum=0)
+    seed: int = with_default(10, "first seed")
     num_seeds: int = option(10, "seeds, counted from the first", minimum=1)
     num_steps: int = option(300, "optimiser steps", minimum=1)
     batch_size: int = option(128, "pairs per step", minimum=1)

@@ -1,6 +1,24 @@
 """Tables in Markdown."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from utils.errors import UserError
+from utils.options import option
+
+
+@dataclass
+class NamesOptions:
+    """For every script that shows several models or runs beside each other."""
+
+    names: list[str] = option(
+        [], "a name for each; those of one name are seeds; none = the folders' names"
+    )
+
+    def check_names(self, count: int, kind: str) -> None:
+        """Raises UserError unless each of the `count` has a name, or none."""
+        if self.names and len(self.names) != count:
+            raise UserError(f"--names holds {len(self.names)} names for {count} {kind}")
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
