@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from accelerate import PartialState
 
@@ -92,6 +93,21 @@ def training_batches(
         rank=state.process_index,
         world_size=state.num_processes,
     )
+
+
+class MotionEpochs:
+    """The passes of a task over the clips of `data`, padded to `padded_frames` where they are
+    given, else to the longest clip of a batch."""
+
+    options: Any  # `TrainingOptions`, and what the task adds
+    data: MotionDataset
+    padded_frames: int | None = None
+
+    def batches(self, epoch: int) -> Iterator[MotionBatch]:
+        yield from training_batches(self.data, self.options, epoch, self.padded_frames)
+
+    def batches_per_epoch(self) -> int:
+        return steps_per_epoch(self.data, self.options)
 
 
 def fixed_batches(

@@ -1,8 +1,6 @@
 """Training of a base model: the denoising error of a dataset's motions."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +10,12 @@ from data_loaders.vocabulary import write_words
 from model.latent.generator import MLDGenerator
 from model.mdm.generator import MDMGenerator
 from model.seam import Samples
-from train.data import TrainingOptions, fixed_batches, steps_per_epoch, training_batches
-from train.task import StepResult, options_to_args
+from train.data import MotionEpochs, TrainingOptions, fixed_batches
+from train.task import PlainTask, StepResult, options_to_args
 
 
-class DenoisingTask:
+class DenoisingTask(MotionEpochs, PlainTask):
     """Uniform timesteps, the generator's own error, captions dropped with `cond_mask_prob`."""
-
-    shown = ()
 
     def __init__(
         self,
@@ -31,13 +27,8 @@ class DenoisingTask:
     ) -> None:
         self.options, self.cond_mask_prob, self.generator = options, cond_mask_prob, generator
         self.data, self.val_data = data, val_data
+        self.padded_frames = generator.padded_frames
         self.module: nn.Module = generator.model
-
-    def batches(self, epoch: int) -> Iterator[MotionBatch]:
-        yield from training_batches(self.data, self.options, epoch, self.generator.padded_frames)
-
-    def batches_per_epoch(self) -> int:
-        return steps_per_epoch(self.data, self.options)
 
     def step(self, batch: MotionBatch, step: int, rng: torch.Generator) -> StepResult:
         self.module.train()
@@ -52,7 +43,7 @@ class DenoisingTask:
         """Mean denoising error over the val split, with fixed timesteps and noise."""
         self.module.eval()
         rng = torch.Generator(self.generator.device).manual_seed(0)
-        loader = fixed_batches(self.val_data, self.options.batch_size, self.generator.padded_frames)
+        loader = fixed_batches(self.val_data, self.options.batch_size, self.padded_frames)
         errors = [self._errors(batch, rng, drop_text=False)[0] for batch in loader]
         return {"score": float(torch.cat(errors).mean())}
 
@@ -71,9 +62,3 @@ class DenoisingTask:
     def save(self, save_dir: Path, step: int, average: nn.Module | None, best: bool) -> Path:
         write_words(save_dir, self.data.captions())
         return self.generator.save(save_dir, step, average, options_to_args(self.options))
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        return None

@@ -6,7 +6,6 @@ Source: Guo et al., "Generating Diverse and Natural 3D Human Motions from Text",
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +20,8 @@ from rewards.co_embedding import (
     MovementConvEncoder,
 )
 from rewards.word_vectors import WordVectorizer
-from train.data import TrainingOptions, steps_per_epoch, training_batches
-from train.task import StepResult
+from train.data import MotionEpochs, TrainingOptions
+from train.task import PlainTask, StepResult
 from train.windows import Windows
 from utils.errors import UserError
 from utils.files import load_tensors, save_tensors
@@ -109,20 +108,13 @@ def matching_loss(
     }
 
 
-class Stage:
+class Stage(PlainTask):
     """What both stages share as tasks of the training loop."""
 
     module: nn.Module
-    shown = ()
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        return None
 
 
 class MovementTask(Stage):
@@ -179,7 +171,7 @@ class MovementTask(Stage):
         return path
 
 
-class MatchingTask(Stage):
+class MatchingTask(MotionEpochs, Stage):
     """The co-embedding of texts and motions on frozen movements (second stage)."""
 
     module: Evaluators
@@ -194,21 +186,13 @@ class MatchingTask(Stage):
     ) -> None:
         super().__init__(device)
         self.options, self.data, self.val = options, data, val
-        self.vectorizer = vectorizer
+        self.vectorizer, self.padded_frames = vectorizer, data.skeleton.max_length
         sizes = options.sizes(data.stats.feature_dim, vectorizer.vectors.shape[1])
         self.module = Evaluators(sizes).to(device)
         initialise(self.module)
         movements = load_tensors(Path(options.save_dir) / MOVEMENTS / "model" / "latest.tar")
         self.module.movement_encoder.load_state_dict(movements["movement_enc"])
         self.module.movement_encoder.requires_grad_(False)
-
-    def batches(self, epoch: int) -> Iterator[MotionBatch]:
-        yield from training_batches(
-            self.data, self.options, epoch, pad_to=self.data.skeleton.max_length
-        )
-
-    def batches_per_epoch(self) -> int:
-        return steps_per_epoch(self.data, self.options)
 
     def step(self, batch: MotionBatch, step: int, rng: torch.Generator) -> StepResult:
         self.module.train()

@@ -34,9 +34,9 @@ from model.momask.training import CorruptionDraws, TokenLoss, active_layer, corr
 from model.momask.transformers import BaseTransformer, ResidualTransformer
 from model.seam import Samples
 from model.text.condition import TextEncoder
-from train.data import fixed_batches, steps_per_epoch, training_batches
+from train.data import MotionEpochs, fixed_batches
 from train.momask_options import MoMaskOptions
-from train.task import StepResult, options_to_args
+from train.task import PlainTask, StepResult, options_to_args
 from train.windows import Windows
 from utils.files import write_json
 from utils.seeding import torch_generator
@@ -45,11 +45,10 @@ LATEST = "latest.tar"
 BEST_BASE = "net_best_loss.tar"  # upstream's, too; the base transformer is used as it was last
 
 
-class Stage:
+class Stage(PlainTask):
     """What the networks share as tasks of the training loop."""
 
     module: nn.Module
-    shown: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -67,12 +66,6 @@ class Stage:
         write_json(save_dir / "args.json", args)
         dataset = self.options.dataset
         return {"name": save_dir.name, "dataset_name": DATASET_NAMES.get(dataset, dataset)}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        return None
 
 
 class RVQTask(Stage):
@@ -139,7 +132,7 @@ class RVQTask(Stage):
         self.module.quantizer.load_averages(state["averages"])
 
 
-class CaptionedStage(Stage):
+class CaptionedStage(MotionEpochs, Stage):
     """What is learnt from clips and their captions on the tokens of a finished RVQ."""
 
     def __init__(
@@ -153,12 +146,6 @@ class CaptionedStage(Stage):
     ) -> None:
         super().__init__(options, data, val_data, device)
         self.tokens, self.text_encoder = tokens, text_encoder
-
-    def batches(self, epoch: int) -> Iterator[MotionBatch]:
-        yield from training_batches(self.data, self.options, epoch)
-
-    def batches_per_epoch(self) -> int:
-        return steps_per_epoch(self.data, self.options)
 
     def step(self, batch: MotionBatch, step: int, rng: torch.Generator) -> StepResult:
         self.module.train()

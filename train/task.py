@@ -97,6 +97,18 @@ class Task(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
+class PlainTask:
+    """What most tasks have in common: nothing to show, and no state besides the weights."""
+
+    shown: Sequence[str] = ()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        return None
+
+
 def options_to_args(options: LoopOptions) -> dict[str, Any]:
     """What goes into ``args.json``."""
     return asdict(options) | {"provenance": provenance()}

@@ -11,10 +11,8 @@ sizes and recipes, and small ones for minutes of a CPU.
 
 from utils.start import entry_point
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,12 +29,12 @@ from model.latent.losses import VAELosses, VAELossWeights, vae_losses
 from model.latent.skip_transformer import SkipTransformerConfig
 from model.latent.vae import MotionVAE, VAEConfig
 from sample.figure import UNITS_PER_METRE
-from train.data import fixed_batches, open_splits, steps_per_epoch, training_batches
+from train.data import MotionEpochs, fixed_batches, open_splits
 from train.denoising import DenoisingTask
 from train.fingerprints import fingerprints
 from train.inspection import InspectionOptions, inspector
 from train.loop import Trainer, start_run
-from train.task import StepResult, options_to_args
+from train.task import PlainTask, StepResult, options_to_args
 from utils.errors import UserError
 from utils.masks import length_mask
 from utils.options import option, parse_options, with_default
@@ -107,7 +105,7 @@ class Reconstruction:
     latents: Distribution
 
 
-class VAETask:
+class VAETask(MotionEpochs, PlainTask):
     """Reconstruction of features and joints with a weak prior on the latents."""
 
     shown = ("features", "joints")
@@ -130,12 +128,6 @@ class VAETask:
             positions=options.position_weight,
             kl=options.kl_weight,
         )
-
-    def batches(self, epoch: int) -> Iterator[MotionBatch]:
-        yield from training_batches(self.data, self.options, epoch)
-
-    def batches_per_epoch(self) -> int:
-        return steps_per_epoch(self.data, self.options)
 
     def step(self, batch: MotionBatch, step: int, rng: torch.Generator) -> StepResult:
         self.module.train()
@@ -194,12 +186,6 @@ class VAETask:
         return save_checkpoint(
             save_dir, step, networks, self.stats, self.options.settings, average, args
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        return None
 
 
 def new_vae(options: Options, data: MotionDataset) -> MotionVAE:

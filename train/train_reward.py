@@ -12,10 +12,8 @@ enough to be learnt by heart.
 
 from utils.start import entry_point
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,16 +28,15 @@ from rewards.realign import BEST, MODES, RealignModel, StepMode
 from rewards.realign_losses import realign_losses
 from rewards.realign_network import RealignConfig, RealignNetwork
 from train.data import (
+    MotionEpochs,
     TrainingOptions,
     open_splits,
-    steps_per_epoch,
-    training_batches,
     validation_pool,
 )
 from train.fingerprints import fingerprints
 from train.loop import Trainer, start_run
 from train.retrieval import retrieval_score
-from train.task import StepResult, options_to_args
+from train.task import PlainTask, StepResult, options_to_args
 from utils.errors import UserError
 from utils.files import write_json
 from utils.masks import zero_padding
@@ -91,7 +88,7 @@ class Noised:
     steps: Tensor
 
 
-class RealignTask:
+class RealignTask(MotionEpochs, PlainTask):
     """ReAlign's losses on clean and on noised batches. `pool`: motions among which validation
     searches."""
 
@@ -110,12 +107,6 @@ class RealignTask:
         self.module: nn.Module = model.network
         schedule = make_schedule(options.noise_schedule, options.diffusion_steps)
         self.diffusion = GaussianDiffusion(schedule)
-
-    def batches(self, epoch: int) -> Iterator[MotionBatch]:
-        yield from training_batches(self.data, self.options, epoch)
-
-    def batches_per_epoch(self) -> int:
-        return steps_per_epoch(self.data, self.options)
 
     def noised(self, motion: Tensor, lengths: Tensor, rng: torch.Generator) -> Noised:
         """A whole batch is noised or, by a coin, none of it, which is step 0."""
@@ -168,12 +159,6 @@ class RealignTask:
         write_json(save_dir / "args.json", args)
         path = save_dir / f"{BEST if best else LAST}_{self.options.reward_mode}.pth"
         return self.model.save(path, self.options.text_encoder_type, average)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        return None
 
 
 def build_model(options: Options, data: MotionDataset, device: torch.device) -> RealignModel:

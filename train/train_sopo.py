@@ -17,7 +17,6 @@ paper, and docs/method.md lists every choice that the paper leaves open.
 
 from utils.start import entry_point
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +28,7 @@ from model.lora import LoraOptions, add_lora
 from model.seam import Generator, Samples
 from rewards.load import RewardOptions, load_reward
 from rewards.seam import Reward
-from train.data import open_splits, steps_per_epoch, training_batches
+from train.data import open_splits, steps_per_epoch
 from train.fingerprints import fingerprints
 from train.inspection import inspector
 from train.loop import Trainer, start_run
@@ -67,12 +66,6 @@ class PreferenceTask(MotionTuning, AlgorithmTask[MotionBatch]):
     ) -> None:
         super().__init__(options, policy, reward, store)
         self.data, self.val_data = data, val_data
-
-    def batches(self, epoch: int) -> Iterator[MotionBatch]:
-        yield from training_batches(self.data, self.options, epoch, self.policy.padded_frames)
-
-    def batches_per_epoch(self) -> int:
-        return steps_per_epoch(self.data, self.options)
 
     def samples_of(self, batch: MotionBatch) -> tuple[Samples, list[Key]]:
         return samples_of(batch.to(self.policy.device))

@@ -10,7 +10,6 @@ sections 3 and 4.
 
 from utils.start import entry_point
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,9 @@ from model.text.encoders import CachedTextEncoder, TextEncoderOptions, build_tex
 from tmr.losses import LossWeights, false_negatives, tmr_loss
 from tmr.model import BEST, LAST, TMR, TMRConfig
 from train.data import (
+    MotionEpochs,
     TrainingOptions,
     open_splits,
-    steps_per_epoch,
-    training_batches,
     validation_pool,
 )
 from train.fingerprints import fingerprints
@@ -51,7 +49,7 @@ class Options(TMRConfig, TrainingOptions, TextEncoderOptions):
     num_steps: int = with_default(360_000)
 
 
-class RetrievalTask:
+class RetrievalTask(MotionEpochs):
     """Reconstruction, KL, latent and contrastive losses of TMR.
 
     `pool`: motions among which validation searches.
@@ -72,12 +70,6 @@ class RetrievalTask:
             contrastive=options.contrastive_weight,
             temperature=options.temperature,
         )
-
-    def batches(self, epoch: int) -> Iterator[MotionBatch]:
-        yield from training_batches(self.data, self.options, epoch)
-
-    def batches_per_epoch(self) -> int:
-        return steps_per_epoch(self.data, self.options)
 
     def step(self, batch: MotionBatch, step: int, rng: torch.Generator) -> StepResult:
         self.module.train()

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from data_loaders.vocabulary import write_words
 from model.checkpoint_files import ModelPathOptions
 from model.seam import Generator, Samples
 from rewards.seam import Reward
-from train.data import fixed_batches
+from train.data import MotionEpochs, fixed_batches
 from train.inspection import InspectionOptions
 from train.preference.pairs import Key
 from train.task import options_to_args
@@ -63,14 +62,16 @@ def validation_reward(
     return {"score": 1 - mean, "reward": mean}
 
 
-class MotionTuning:
-    """Validation and checkpoints of a task that tunes `policy` on the captions of a dataset."""
+class MotionTuning(MotionEpochs):
+    """Data, validation and checkpoints of tuning `policy` on the captions of a dataset."""
 
-    options: Any  # `TuningOptions`, and what the task adds
     policy: Generator
     reward: Reward
-    data: MotionDataset
     val_data: MotionDataset
+
+    @property
+    def padded_frames(self) -> int | None:
+        return self.policy.padded_frames
 
     def validate(self) -> dict[str, float]:
         """Mean reward of motions generated for the first val captions, from one fixed noise."""

@@ -12,7 +12,6 @@ from diffusion.samplers import Denoiser
 from model.seam import Generator, Samples
 from model.text.condition import Condition
 from rewards.seam import DifferentiableReward
-from train.data import steps_per_epoch, training_batches
 from train.preference.pairs import captions_of
 from train.reward_backprop.options import BackpropOptions
 from train.reward_backprop.rollout import Rollout
@@ -58,12 +57,12 @@ class RewardBackpropTask(MotionTuning):
         return self.options.last_steps if self.options.method == "easytune" else 1
 
     def batches(self, epoch: int) -> Iterator[MotionBatch]:
-        for batch in training_batches(self.data, self.options, epoch, self.policy.padded_frames):
+        for batch in super().batches(epoch):
             for _ in range(self.repeats):
                 yield batch
 
     def batches_per_epoch(self) -> int:
-        return self.repeats * steps_per_epoch(self.data, self.options)
+        return self.repeats * super().batches_per_epoch()
 
     def step(self, batch: MotionBatch, step: int, rng: torch.Generator) -> StepResult:
         raw, keys = samples_of(batch.to(self.policy.device))
