@@ -23,20 +23,20 @@ from model.image.load import load_pipeline
 from model.shipped import CARD_FILE, JUDGE_FOLDER, PICTURES, PIPELINE_FOLDER, REWARD_FOLDER
 from train.model_card import DTYPE, ShippedModel, describe, half
 from utils.errors import UserError
-from utils.files import prepare_output_dir, read_json, write_json
-from utils.options import option, parse_options
+from utils.files import read_json, write_json
+from utils.options import option, parse_options, with_default
+from utils.outputs import OutOptions
 
 PIPELINE, DENOISER, CLIP = "pipeline", "denoiser", "clip"  # within the folders of their trainings
 
 
 @dataclass
-class Options:
+class Options(OutOptions):
     base: str = option("", "run folder of train.train_image_base", required=True)
     reward: str = option("", "run folder of the CLIP that is the reward", required=True)
     judge: str = option("", "run folder of the CLIP that judges", required=True)
     data_dir: str = option("", "folder of the embedded pictures they learned from", required=True)
-    out: str = option(str(PICTURES), "folder to write")
-    overwrite: bool = option(False, "write into an existing folder")
+    out: str = with_default(str(PICTURES))
 
 
 def halved(network: nn.Module) -> nn.Module:
@@ -80,7 +80,7 @@ def data_digest(folder: Path) -> str:
 
 def ship(options: Options) -> Path:
     """Write everything; returns the path of the card."""
-    folder = prepare_output_dir(options.out, options.overwrite, option="--out")
+    folder = options.new_folder()
     data = Path(options.data_dir)
     models = {
         "base": ship_pipeline(Path(options.base), folder),
