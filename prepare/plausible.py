@@ -11,7 +11,6 @@ from torch import Tensor
 
 from data_loaders.features import feature_slices
 from data_loaders.skeleton import Skeleton
-from sample.figure import UNITS_PER_METRE
 from utils.errors import UserError
 
 
@@ -33,7 +32,7 @@ def check_plausible(features: Tensor, skeleton: Skeleton) -> None:
     """Raises ImplausibleMotion for un-normalised features ``[T, D]`` that are not finite or beyond
     the bounds, and says when: at the first such frame.
     """
-    columns, metre = feature_slices(skeleton), UNITS_PER_METRE[skeleton.name]
+    columns, metre = feature_slices(skeleton), skeleton.units_per_metre
     height = features[:, columns.root_height].squeeze(1)
     joints = features[:, columns.positions].unflatten(1, (-1, 3))
     beside = joints[..., [0, 2]].norm(dim=-1).amax(dim=1)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from data_loaders.skeleton import SKELETONS, Skeleton
+from data_loaders.skeleton import Skeleton
 
 if TYPE_CHECKING:  # Pillow is an extra; its absence is told by sample.video
     from PIL import Image, ImageDraw
@@ -26,7 +26,6 @@ SHADOW: Color = (203, 210, 221)
 PATH: Color = (122, 134, 154)
 COLORS = {"left": LEFT, "right": RIGHT, "middle": TORSO}
 
-UNITS_PER_METRE = {s.name: s.units_per_metre for s in SKELETONS.values()}
 AZIMUTH, ELEVATION = math.radians(32), math.radians(16)
 DISTANCE = 9.0  # metres from the camera to its target
 TILE_SIZE, FLOOR_RADIUS = 0.5, 3.5  # metres
@@ -81,7 +80,7 @@ class Stage:
     """One motion ``[T, J, 3]`` in the units of its skeleton, drawn frame by frame."""
 
     def __init__(self, joints: np.ndarray, skeleton: Skeleton, fps: float) -> None:
-        self.joints = np.asarray(joints, np.float64) / UNITS_PER_METRE[skeleton.name]
+        self.joints = np.asarray(joints, np.float64) / skeleton.units_per_metre
         self.fps = fps
         self.bones = list(enumerate(skeleton.parents))[1:]
         self.colors = [COLORS[side_of(name)] for name in skeleton.joint_names]

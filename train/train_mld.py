@@ -28,7 +28,6 @@ from model.latent.generator import MLDGenerator
 from model.latent.losses import VAELosses, VAELossWeights, vae_losses
 from model.latent.skip_transformer import SkipTransformerConfig
 from model.latent.vae import MotionVAE, VAEConfig
-from sample.figure import UNITS_PER_METRE
 from train.data import MotionEpochs, fixed_batches, open_splits
 from train.denoising import DenoisingTask
 from train.fingerprints import fingerprints
@@ -179,7 +178,7 @@ class VAETask(MotionEpochs, PlainTask):
         )
         distance = (joints - target).norm(dim=-1).mean(dim=-1) * found.mask
         mean = (distance.sum(dim=1) / found.mask.sum(dim=1)).mean()
-        return mean / UNITS_PER_METRE[self.skeleton.name]
+        return mean / self.skeleton.units_per_metre
 
     def save(self, save_dir: Path, step: int, average: nn.Module | None, best: bool) -> Path:
         networks, args = {"vae": self.module}, options_to_args(self.options)

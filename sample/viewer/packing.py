@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_loaders.skeleton import Skeleton
-from sample.figure import UNITS_PER_METRE
 
 LARGEST = 32767
 PLANTED_HEIGHT = 0.06  # metres above the lowest place of ankle or toe
@@ -30,7 +29,7 @@ def planted_feet(joints: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     """
     feet = np.array([skeleton.left_foot, skeleton.right_foot])  # [side, (ankle, toe)]
     places = joints[:, feet]
-    steps = np.diff(places * UNITS_PER_METRE[skeleton.name], axis=0, append=np.nan)
+    steps = np.diff(places * skeleton.units_per_metre, axis=0, append=np.nan)
     slow = np.square(steps).sum(-1) < skeleton.foot_threshold
     slow[-1:] = slow[-2:-1] if len(slow) > 1 else True  # the last frame has no step of its own
     low = places[..., 1] < places[..., 1].min(axis=(0, 1)) + PLANTED_HEIGHT

@@ -9,7 +9,6 @@ Several runs on the same captions stand side by side and play in step. The scrip
 
 import html
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,8 @@ import numpy as np
 
 from data_loaders.facts import Fact, holds, measure
 from data_loaders.skeleton import Skeleton
-from sample.figure import UNITS_PER_METRE, side_of, spine_of
+from export.body_plan import PLANS
+from sample.figure import side_of, spine_of
 from sample.viewer.packing import pack, planted_feet, quantize
 from utils.errors import UserError
 from utils.files import atomic_write
@@ -33,15 +33,7 @@ POLICY = (  # nothing may be loaded from anywhere
 MOTIONS_PER_PAGE = 300
 PAGE = "index.html"
 
-# Of the capsule around the bone that ends at a joint, in metres; names without their side
-RADII = {
-    "spine1": 0.11, "spine2": 0.115, "spine3": 0.12, "neck": 0.07, "head": 0.05,
-    "hip": 0.085, "knee": 0.075, "ankle": 0.05, "foot": 0.042,
-    "collar": 0.062, "shoulder": 0.055, "elbow": 0.045, "wrist": 0.037,
-    "BP": 0.11, "BT": 0.12, "BLN": 0.07, "BUN": 0.05,  # KIT
-    "H": 0.085, "K": 0.075, "A": 0.05, "Mrot": 0.042, "F": 0.042, "S": 0.06, "E": 0.045, "W": 0.037,
-}  # fmt: skip
-HEAD_RADIUS = 0.105
+HEAD_RADIUS = 0.105  # metres
 
 
 @dataclass(frozen=True)
@@ -144,7 +136,7 @@ def describe(runs: Sequence[Run], skeleton: Skeleton) -> tuple[dict[str, Any], s
     for motions in zip(*(run.motions for run in runs), strict=True):
         row = []
         for motion in motions:
-            joints = np.asarray(motion.joints, np.float64) / UNITS_PER_METRE[skeleton.name]
+            joints = np.asarray(motion.joints, np.float64) / skeleton.units_per_metre
             numbers, scale = quantize(joints)
             integers.append(numbers)
             contacts.append(planted_feet(joints, skeleton))
@@ -178,11 +170,10 @@ def words(fact: Fact) -> str:
 
 def _about_skeleton(skeleton: Skeleton) -> dict[str, Any]:
     names = skeleton.joint_names
-    plain = [re.sub("^(left_|right_|[LR](?=[A-Z]))", "", name) for name in names]
     return {
         "parents": skeleton.parents,
         "sides": [side_of(name) for name in names],
-        "radii": [0.0, *(RADII[name] for name in plain[1:])],
+        "radii": PLANS[skeleton.name].radii,
         "head": spine_of(skeleton)[-1],
         "headRadius": HEAD_RADIUS,
         "face": skeleton.face_joints,
