@@ -1,10 +1,12 @@
 """Where a script computes."""
 
 import re
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from utils.errors import UserError
 from utils.options import option
@@ -46,3 +48,17 @@ def pick_device(device: str, cuda: bool = True) -> torch.device:
 def autocast_to(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
     """A context in which networks compute in `dtype`; None leaves them as they are."""
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+@contextmanager
+def sampling(
+    model: nn.Module, device: torch.device, dtype: torch.dtype | None = None
+) -> Iterator[None]:
+    """A context in which `model` samples: in eval mode, in `dtype`."""
+    was_training = model.training
+    model.eval()
+    with autocast_to(device, dtype):
+        yield
+    # The weights that were cast without gradient would serve a loss in the same autocast
+    torch.clear_autocast_cache()
+    model.train(was_training)

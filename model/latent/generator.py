@@ -28,7 +28,7 @@ from model.lora import LORA_FILE, frozen_copy, merged, save_lora
 from model.memory import within_memory
 from model.seam import Samples
 from model.text.condition import Condition, TextEncoder
-from utils.devices import autocast_to
+from utils.devices import sampling
 from utils.errors import UserError
 from utils.masks import zero_padding
 
@@ -140,13 +140,8 @@ class MLDGenerator:
         denoise, diffusion = self.denoising(condition, like)
         if start < 1:
             first, x = StartPoint(like.x, start).noised(diffusion, x)
-        was_training = self.model.training
-        self.model.eval()
-        with autocast_to(self.device, self.autocast):
+        with sampling(self.model, self.device, self.autocast):
             x = self.sampler.run(denoise, diffusion, x, noise_from(rng, x), first)
-        # The weights that were cast without gradient would serve a loss in the same autocast
-        torch.clear_autocast_cache()
-        self.model.train(was_training)
         return Samples(x, like.lengths)
 
     def denoising(self, condition: Condition, like: Samples) -> tuple[Denoiser, GaussianDiffusion]:

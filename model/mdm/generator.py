@@ -29,7 +29,7 @@ from model.text.encoders import (
     build_text_encoder,
 )
 from model.weights import check_size, transformer_weights
-from utils.devices import autocast_to
+from utils.devices import sampling
 from utils.errors import UserError
 from utils.masks import match_frames, zero_padding
 
@@ -161,14 +161,9 @@ class MDMGenerator:
         first = None
         if start is not None and start.share < 1:
             first, x = StartPoint(match_frames(start.x, size), start.share).noised(diffusion, x)
-        was_training = self.model.training
-        self.model.eval()
         denoise = self.denoiser(condition, lengths, size)
-        with autocast_to(self.device, self.autocast):
+        with sampling(self.model, self.device, self.autocast):
             x = self.sampler.run(denoise, diffusion, x, step_noise or noise_from(rng, x), first)
-        # The weights that were cast without gradient would serve a loss in the same autocast
-        torch.clear_autocast_cache()
-        self.model.train(was_training)
         return x[:, :frames]
 
     def signal(self, t: Tensor) -> Tensor:

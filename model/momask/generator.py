@@ -35,7 +35,7 @@ from model.momask.sampling import TokenSampling, generate_base, generate_residua
 from model.momask.transformers import BaseTransformer
 from model.seam import Samples
 from model.text.condition import Condition
-from utils.devices import autocast_to
+from utils.devices import sampling
 from utils.errors import UserError
 from utils.masks import zero_padding
 
@@ -179,14 +179,9 @@ class MoMaskGenerator:
             hidden = (start * valid.sum(1)).round().clamp_min(1)
             again = shared_mask(draws.uniform(*valid.shape), hidden, valid)
             given = like.x[:, :count, 0].masked_fill(again, -1)
-        was_training = self.model.training
-        self.model.eval()
-        with autocast_to(self.device, self.autocast):
+        with sampling(self.model, self.device, self.autocast):
             base = generate_base(self.model, text, valid, options, draws, given)
             ids = generate_residual(self.parts.residual, base, text, valid, options, draws)
-        # The weights that were cast without gradient would serve a loss in the same autocast
-        torch.clear_autocast_cache()
-        self.model.train(was_training)
         missing = like.x.shape[1] - count
         return Samples(F.pad(ids, (0, 0, 0, missing), value=-1), like.lengths)
 
