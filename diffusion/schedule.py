@@ -11,8 +11,17 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.options import option
 
 SCHEDULES = ("cosine", "linear", "scaled_linear")
+
+
+@dataclass
+class ScheduleOptions:
+    """The diffusion of a network."""
+
+    noise_schedule: str = option("cosine", "noise schedule", choices=SCHEDULES)
+    diffusion_steps: int = option(1000, "diffusion steps T", minimum=2, maximum=10_000)
 
 
 @dataclass(frozen=True)

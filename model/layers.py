@@ -4,19 +4,35 @@ They compute what `nn.TransformerEncoderLayer` and `nn.TransformerDecoderLayer` 
 copies of queries, keys and values and with the attention kernel that suits the processor.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.text.encoders import KINDS
 from utils.errors import UserError
+from utils.options import option
 
 
-def check_heads(latent_dim: int, num_heads: int) -> None:
-    """Raises UserError unless the heads share the width evenly and sines and cosines do as well."""
-    if latent_dim % num_heads or latent_dim % 2:
-        raise UserError(
-            f"--latent_dim {latent_dim} must be even and a multiple of --num_heads {num_heads}"
-        )
+@dataclass
+class TransformerOptions:
+    """Sizes of a transformer that reads captions."""
+
+    text_encoder_type: str = option("clip", "text encoder", choices=KINDS)
+    latent_dim: int = option(512, "width of the transformer", minimum=8, maximum=8192)
+    ff_size: int = option(1024, "width of the feed-forward layers", minimum=8, maximum=32768)
+    layers: int = option(8, "transformer layers", minimum=1, maximum=256)
+    num_heads: int = option(4, "attention heads", minimum=1, maximum=256)
+    dropout: float = option(0.1, "dropout in training", minimum=0, maximum=0.99)
+
+    def validate(self) -> None:
+        """Raises UserError unless heads, and sines and cosines, share the width evenly."""
+        if self.latent_dim % self.num_heads or self.latent_dim % 2:
+            raise UserError(
+                f"--latent_dim {self.latent_dim} must be even and a multiple of --num_heads "
+                f"{self.num_heads}"
+            )
 
 
 def length_mask(lengths: Tensor, frames: int) -> Tensor:

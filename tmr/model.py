@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from data_loaders.normalizer import Statistics
 from model.distribution import Distribution
-from model.layers import check_heads
+from model.layers import TransformerOptions
 from model.single_file import (
     is_single_file,
     read_single_args,
@@ -38,7 +38,7 @@ from model.weights import check_size, load_strictly, transformer_weights
 from tmr.encoders import ActorDecoder, ActorEncoder
 from utils.errors import UserError
 from utils.files import load_tensors, read_object, save_tensors, sync, write_json
-from utils.options import from_record, option
+from utils.options import from_record, with_default
 from utils.places import here_or_project
 
 BEST, LAST = "best_weights", "last_weights"
@@ -49,19 +49,12 @@ PUBLISHED_FOLDERS = ("models", "pretrained_tmr")  # of TMR's archive, of the SoP
 
 
 @dataclass
-class TMRConfig:
+class TMRConfig(TransformerOptions):
     """Sizes; the defaults are those of the published models."""
 
-    text_encoder_type: str = option("bert", "token encoder", choices=TOKEN_KINDS)
-    latent_dim: int = option(256, "width of the latent space", minimum=8, maximum=8192)
-    ff_size: int = option(1024, "width of the feed-forward layers", minimum=8, maximum=32768)
-    layers: int = option(6, "transformer layers", minimum=1, maximum=256)
-    num_heads: int = option(4, "attention heads", minimum=1, maximum=256)
-    dropout: float = option(0.1, "dropout in training", minimum=0, maximum=0.99)
-
-    def validate(self) -> None:
-        """Raises UserError where the heads do not share the width evenly."""
-        check_heads(self.latent_dim, self.num_heads)
+    text_encoder_type: str = with_default("bert", "token encoder", choices=TOKEN_KINDS)
+    latent_dim: int = with_default(256, "width of the latent space")
+    layers: int = with_default(6)
 
 
 class TMR(nn.Module):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from data_loaders.humanml import MotionBatch, MotionDataset
 from diffusion.gaussian import GaussianDiffusion
-from diffusion.schedule import SCHEDULES, make_schedule
+from diffusion.schedule import ScheduleOptions, make_schedule
 from model.text.encoders import BuiltinEncoder, CachedTextEncoder, TextEncoderOptions
 from model.text.sentence_vectors import SENTENCE_T5, T5TokenEncoder
 from rewards.realign import BEST, MODES, RealignModel, StepMode
@@ -47,7 +47,7 @@ TOKENS = ("sentence_t5", "builtin")
 
 
 @dataclass
-class Options(TrainingOptions, TextEncoderOptions):
+class Options(ScheduleOptions, TrainingOptions, TextEncoderOptions):
     kind: str = option("realign", "which reward", choices=("realign",))
     reward_mode: str = option("M1T0", "towers that are told the step", choices=MODES)
     text_encoder_type: str = option(
@@ -57,8 +57,8 @@ class Options(TrainingOptions, TextEncoderOptions):
     ff_size: int = option(1024, "width of the feed-forward layers", minimum=4)
     layers: int = option(9, "layers of each tower, an odd number", minimum=3)
     dropout: float = option(0.1, "dropout in training", minimum=0, maximum=0.99)
-    noise_schedule: str = option("cosine", "the generator's noise", choices=SCHEDULES)
-    diffusion_steps: int = option(50, "its steps", minimum=2)
+    noise_schedule: str = with_default("cosine", "the generator's noise")
+    diffusion_steps: int = with_default(50, "its steps", maximum=None)
     noise_share: float = option(
         0.5,
         "share of batches that are noised; 0 = a reward of finished motions",

@@ -57,7 +57,7 @@ class Sizes:
 
 
 SMALL = Sizes(
-    MDMConfig("trans_dec", "builtin", 128, 512, 4, mask_frames=True, diffusion_steps=50),
+    MDMConfig("builtin", 128, 512, 4, arch="trans_dec", mask_frames=True, diffusion_steps=50),
     TMRConfig("builtin", 128, 512, 3),
     batch=16,
     candidates=4,
@@ -66,11 +66,9 @@ SMALL = Sizes(
     evaluators=EvaluatorSizes(text_hidden=64, motion_hidden=64, embedding=16),
     latent=LatentSizes(SkipTransformerConfig(128, 512, 5), text_width=256),
 )
-FULL = Sizes(
-    MDMConfig("trans_enc", "builtin", diffusion_steps=50), TMRConfig("builtin"), 64, 4, 1024, 25_000
-)
+FULL = Sizes(MDMConfig("builtin", diffusion_steps=50), TMRConfig("builtin"), 64, 4, 1024, 25_000)
 QUICK = Sizes(
-    MDMConfig("trans_dec", "builtin", 16, 16, 1, 2, mask_frames=True, diffusion_steps=6),
+    MDMConfig("builtin", 16, 16, 1, 2, arch="trans_dec", mask_frames=True, diffusion_steps=6),
     TMRConfig("builtin", 16, 16, 1, 2),
     batch=2,
     candidates=2,

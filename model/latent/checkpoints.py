@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from data_loaders.normalizer import Statistics
-from diffusion.schedule import SCHEDULES
+from diffusion.schedule import ScheduleOptions
 from model.latent.denoiser import DenoiserConfig, LatentDenoiser
 from model.latent.vae import MotionVAE, VAEConfig
 from model.single_file import is_single_file, read_single_state
@@ -22,7 +22,7 @@ from model.text.encoders import KINDS
 from model.weights import load_strictly
 from utils.errors import UserError
 from utils.files import save_tensors, write_json
-from utils.options import from_record, option
+from utils.options import from_record, option, with_default
 from utils.provenance import provenance
 from utils.unpickle import load_tensors_only
 
@@ -36,7 +36,7 @@ State = Mapping[str, Tensor]
 
 
 @dataclass
-class LatentSettings:
+class LatentSettings(ScheduleOptions):
     """What the weights of a latent diffusion model do not tell; stored in ``args.json``."""
 
     text_encoder_type: str = option("sentence_t5", "text encoder", choices=KINDS)
@@ -45,8 +45,7 @@ class LatentSettings:
     num_heads: int = option(4, "attention heads", minimum=1, maximum=256)
     dropout: float = option(0.1, "dropout in training", minimum=0, maximum=0.99)
     cond_mask_prob: float = option(0.1, "share of captions dropped in training", minimum=0)
-    noise_schedule: str = option("scaled_linear", "noise schedule", choices=SCHEDULES)
-    diffusion_steps: int = option(1000, "diffusion steps T", minimum=2, maximum=10_000)
+    noise_schedule: str = with_default("scaled_linear")
 
 
 # Of the published checkpoints, which state nothing.

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model.layers import attention_bias, check_heads, decoder_layer, encoder_layer
-from model.text.encoders import KINDS, Condition
-from utils.options import option
+from diffusion.schedule import ScheduleOptions
+from model.layers import TransformerOptions, attention_bias, decoder_layer, encoder_layer
+from model.text.encoders import Condition
+from utils.options import option, with_default
 from utils.positions import sinusoidal_table
 
 TEXT_WIDTHS = {
@@ -25,16 +26,10 @@ TEXT_WIDTHS = {
 
 
 @dataclass
-class MDMConfig:
+class MDMConfig(ScheduleOptions, TransformerOptions):
     """Options that make the network and its diffusion; stored in ``args.json``."""
 
     arch: str = option("trans_enc", "transformer layout", choices=("trans_enc", "trans_dec", "gru"))
-    text_encoder_type: str = option("clip", "text encoder", choices=KINDS)
-    latent_dim: int = option(512, "width of the transformer", minimum=8, maximum=8192)
-    ff_size: int = option(1024, "width of the feed-forward layers", minimum=8, maximum=32768)
-    layers: int = option(8, "transformer layers", minimum=1, maximum=256)
-    num_heads: int = option(4, "attention heads", minimum=1, maximum=256)
-    dropout: float = option(0.1, "dropout in training", minimum=0, maximum=0.99)
     cond_mask_prob: float = option(
         0.1, "share of captions dropped in training", minimum=0, maximum=1
     )
@@ -47,13 +42,8 @@ class MDMConfig:
     pos_embed_max_len: int = option(
         5000, "rows of the positional table", minimum=200, maximum=20_000
     )
-    noise_schedule: str = option("cosine", "noise schedule", choices=("cosine", "linear"))
-    diffusion_steps: int = option(1000, "diffusion steps T", minimum=2, maximum=10_000)
+    noise_schedule: str = with_default("cosine", choices=("cosine", "linear"))
     sigma_small: bool = option(True, "posterior variance instead of beta")
-
-    def validate(self) -> None:
-        """Raises UserError where the heads do not share the width evenly."""
-        check_heads(self.latent_dim, self.num_heads)
 
 
 class PositionalEncoding(nn.Module):

@@ -136,7 +136,9 @@ def test_other_files_are_refused(tmp_path) -> None:
 
 def test_ours_keep_what_the_weights_do_not_tell(tmp_path) -> None:
     vae, denoiser = tiny_vae(num_heads=2), tiny_denoiser(num_heads=2, dropout=0.0)
-    settings = LatentSettings("builtin", num_heads=2, dropout=0.0, diffusion_steps=8)
+    settings = LatentSettings(
+        text_encoder_type="builtin", num_heads=2, dropout=0.0, diffusion_steps=8
+    )
     average = tiny_denoiser(seed=5, num_heads=2)
     stats = Statistics("dataset_stats", torch.zeros(FEATURES), torch.ones(FEATURES))
     networks = {"vae": vae, "denoiser": denoiser}
