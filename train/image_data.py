@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -59,6 +60,19 @@ def check_pictures(data: PictureDataset, options: LoopOptions) -> None:
             f"--batch_size {options.batch_size} x {state.num_processes} processes exceeds the "
             f"{len(data)} pictures of the train split; use --batch_size {most} or less"
         )
+
+
+class PictureEpochs:
+    """The passes of a task over the pictures of `data`."""
+
+    options: Any  # `LoopOptions`, and what the task adds
+    data: PictureDataset
+
+    def batches(self, epoch: int) -> Iterator[list[Row]]:
+        yield from shuffled_rows(self.data, self.options, epoch)
+
+    def batches_per_epoch(self) -> int:
+        return steps_per_epoch(self.data, self.options)
 
 
 class PosteriorCache:

@@ -10,7 +10,6 @@ run on the training loop and go on where they stopped with --resume.
 from utils.start import entry_point
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,16 +28,15 @@ from model.image.small import SmallModelOptions, new_pipeline, new_vae, save_pip
 from model.seam import Samples
 from prepare.shape_world.oracle import facts_of, mean_by_kind
 from train.image_data import (
+    PictureEpochs,
     PosteriorCache,
     SmallPicturesOptions,
     ValPicturesOptions,
     check_pictures,
-    shuffled_rows,
-    steps_per_epoch,
 )
 from train.loop import Trainer, start_run
 from train.run_state import STATE_FILE
-from train.task import StepResult, options_to_args
+from train.task import PlainTask, StepResult, options_to_args
 from utils.files import load_tensors, save_tensors, write_json
 from utils.options import option, parse_options, with_default
 from utils.seeding import seed_everything
@@ -63,25 +61,11 @@ class Options(SmallModelOptions, SamplingOptions, ValPicturesOptions, SmallPictu
     avg_model_beta: float = with_default(0.995)
 
 
-class PictureTask:
-    """What both stages share: batches of rows, and nothing to remember."""
-
-    shown = ()
+class PictureTask(PictureEpochs, PlainTask):
+    """What both stages share."""
 
     def __init__(self, options: Options, data: PictureDataset, val_data: PictureDataset) -> None:
         self.options, self.data, self.val_data = options, data, val_data
-
-    def batches(self, epoch: int) -> Iterator[list[Row]]:
-        yield from shuffled_rows(self.data, self.options, epoch)
-
-    def batches_per_epoch(self) -> int:
-        return steps_per_epoch(self.data, self.options)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        return None
 
 
 class VaeTask(PictureTask):

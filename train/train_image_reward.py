@@ -10,7 +10,6 @@ changed. FOLDER/clip is a model of transformers: --reward clip --reward_path FOL
 from utils.start import entry_point
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +26,9 @@ from model.image.small import text_sizes, word_tokenizer
 from prepare.shape_world.altering import altered_texts
 from rewards.image import ClipReward
 from rewards.pixels import Preprocessing
-from train.image_data import SmallPicturesOptions, check_pictures, shuffled_rows, steps_per_epoch
+from train.image_data import PictureEpochs, SmallPicturesOptions, check_pictures
 from train.loop import Trainer, start_run
-from train.task import StepResult, options_to_args
+from train.task import PlainTask, StepResult, options_to_args
 from utils.files import write_json
 from utils.options import option, parse_options, with_default
 
@@ -69,7 +68,7 @@ def new_reward(options: Options, captions: list[str], device: torch.device) -> C
     return reward
 
 
-class RewardTask:
+class RewardTask(PictureEpochs, PlainTask):
     """Pictures and captions of one batch find each other, past captions that are nearly right."""
 
     shown = ("told_apart",)
@@ -84,12 +83,6 @@ class RewardTask:
 
     def prepared(self, data: PictureDataset) -> Tensor:
         return self.reward.preprocessing(data.pixels(data.rows))
-
-    def batches(self, epoch: int) -> Iterator[list[Row]]:
-        yield from shuffled_rows(self.data, self.options, epoch)
-
-    def batches_per_epoch(self) -> int:
-        return steps_per_epoch(self.data, self.options)
 
     def step(self, batch: list[Row], step: int, rng: torch.Generator) -> StepResult:
         self.module.train()
@@ -135,12 +128,6 @@ class RewardTask:
         model.save_pretrained(save_dir / FOLDER)
         self.reward.tokenizer.save_pretrained(save_dir / FOLDER)
         return save_dir / FOLDER / "model.safetensors"
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        return None
 
 
 @entry_point

@@ -16,7 +16,6 @@ docs/images.md says what the options mean for each model.
 
 from utils.start import entry_point
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,11 +38,10 @@ from rewards.image import ImageRewardOptions, embeds, load_image_reward
 from rewards.seam import Reward
 from train.fingerprints import fingerprints
 from train.image_data import (
+    PictureEpochs,
     PosteriorCache,
     ValPicturesOptions,
     check_pictures,
-    shuffled_rows,
-    steps_per_epoch,
 )
 from train.image_pairs import PicturePairs
 from train.loop import Trainer, start_run
@@ -107,7 +105,7 @@ class Options(
         ImageRewardOptions.validate(self)
 
 
-class ImagePreferenceTask(AlgorithmTask[list[Row]]):
+class ImagePreferenceTask(PictureEpochs, AlgorithmTask[list[Row]]):
     """Algorithm 1 on the pictures of a dataset; `store` holds the fixed pairs."""
 
     def __init__(
@@ -136,12 +134,6 @@ class ImagePreferenceTask(AlgorithmTask[list[Row]]):
         for source in weighted:
             source.pairing = replace(source.pairing, weighted=False)
         return bool(weighted)
-
-    def batches(self, epoch: int) -> Iterator[list[Row]]:
-        yield from shuffled_rows(self.data, self.options, epoch)
-
-    def batches_per_epoch(self) -> int:
-        return steps_per_epoch(self.data, self.options)
 
     def samples_of(self, batch: list[Row]) -> tuple[Samples, list[Key]]:
         return self.posteriors(batch), [Key(row.key, row.caption) for row in batch]
