@@ -93,7 +93,7 @@ def test_mirrored_captions_mean_the_same() -> None:
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     def made(name: str, seed: int) -> dict[str, bytes]:
         folder = tmp_path / name
-        build(Options(str(folder), num_train=24, num_validation=6, num_test=6, seed=seed))
+        build(Options(out=str(folder), num_train=24, num_validation=6, num_test=6, seed=seed))
         files = sorted(folder.glob("*/*"))
         return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
@@ -105,4 +105,4 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     assert [row["file_name"] for row in rows] == [f"{n:05d}.png" for n in range(6)]
     assert all(known_captions()[row["text"]].split == "test" for row in rows)
     with pytest.raises(UserError, match="--out"):
-        build(Options(str(tmp_path / "first")))
+        build(Options(out=str(tmp_path / "first")))
