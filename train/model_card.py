@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib import import_module
 from pathlib import Path
@@ -12,14 +12,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.shipped import CARD_FILE
 from train.stages import as_words
 from utils.errors import UserError
-from utils.files import read_json
+from utils.files import read_json, write_json
+from utils.options import option
+from utils.outputs import OutOptions
 
 DTYPE = torch.float16
 FIRST_STEPS = (1, 10, 20)  # whose losses tell that a training is the same
 # Where a command ran and wrote changes nothing about what it made.
 ELSEWHERE = ("save_dir", "overwrite", "resume", "device", "cuda", "train_platform_type")
+
+
+@dataclass
+class ShipOptions(OutOptions):
+    base: str = option("", "checkpoint or run folder of the base", required=True)
+    reward: str = option("", "run folder of the model that is the reward", required=True)
+    judge: str = option("", "run folder of the model that judges", required=True)
+    data_dir: str = option("", "folder of the embedded dataset they learned from", required=True)
 
 
 @dataclass(frozen=True)
@@ -90,3 +101,24 @@ def half(state: dict[str, Tensor]) -> dict[str, Tensor]:
         if not value.isfinite().all():
             raise UserError(f"{key} exceeds the range of half precision")
     return found
+
+
+def data_digest(folder: Path, *patterns: str) -> str:
+    """SHA-256 of names and contents of the files that a training reads of a dataset."""
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
+        digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def write_card(
+    folder: Path, data: Path, digest: str, models: Mapping[str, ShippedModel], **more: Any
+) -> Path:
+    """The card of models that learned from the dataset in `data`; returns its path."""
+    card = {
+        "data": {"made_with": read_json(data / "dataset.json"), "sha256": digest},
+        "models": {name: asdict(model) for name, model in models.items()},
+        **more,
+    }
+    write_json(folder / CARD_FILE, card)
+    return folder / CARD_FILE

@@ -10,8 +10,7 @@ training, its size and its SHA-256, and of the data what makes it and its digest
 
 from utils.start import entry_point
 
-import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +19,24 @@ from transformers import AutoTokenizer, CLIPModel
 
 from data_loaders.images.layouts import METADATA
 from model.image.load import load_pipeline
-from model.shipped import CARD_FILE, JUDGE_FOLDER, PICTURES, PIPELINE_FOLDER, REWARD_FOLDER
-from train.model_card import DTYPE, ShippedModel, describe, half
+from model.shipped import JUDGE_FOLDER, PICTURES, PIPELINE_FOLDER, REWARD_FOLDER
+from train.model_card import (
+    DTYPE,
+    ShipOptions,
+    ShippedModel,
+    data_digest,
+    describe,
+    half,
+    write_card,
+)
 from utils.errors import UserError
-from utils.files import read_json, write_json
-from utils.options import option, parse_options, with_default
-from utils.outputs import OutOptions
+from utils.options import parse_options, with_default
 
 PIPELINE, DENOISER, CLIP = "pipeline", "denoiser", "clip"  # within the folders of their trainings
 
 
 @dataclass
-class Options(OutOptions):
-    base: str = option("", "run folder of train.train_image_base", required=True)
-    reward: str = option("", "run folder of the CLIP that is the reward", required=True)
-    judge: str = option("", "run folder of the CLIP that judges", required=True)
-    data_dir: str = option("", "folder of the embedded pictures they learned from", required=True)
+class Options(ShipOptions):
     out: str = with_default(str(PICTURES))
 
 
@@ -70,14 +71,6 @@ def ship_clip(run: Path, folder: Path, name: str) -> ShippedModel:
     return describe(folder / name, folder, parameters_of(model), script, run, run)
 
 
-def data_digest(folder: Path) -> str:
-    """SHA-256 of names and contents of all pictures and captions."""
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*/*.png"), *folder.glob(f"*/{METADATA}")]):
-        digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
-    return digest.hexdigest()
-
-
 def ship(options: Options) -> Path:
     """Write everything; returns the path of the card."""
     folder = options.new_folder()
@@ -87,13 +80,7 @@ def ship(options: Options) -> Path:
         "reward": ship_clip(Path(options.reward), folder, REWARD_FOLDER),
         "judge": ship_clip(Path(options.judge), folder, JUDGE_FOLDER),
     }
-    info = read_json(data / "dataset.json")
-    card = {
-        "data": {"made_with": info, "sha256": data_digest(data)},
-        "models": {name: asdict(model) for name, model in models.items()},
-    }
-    write_json(folder / CARD_FILE, card)
-    return folder / CARD_FILE
+    return write_card(folder, data, data_digest(data, "*/*.png", f"*/{METADATA}"), models)
 
 
 @entry_point

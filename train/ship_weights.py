@@ -12,8 +12,7 @@ of that sweep, whose spread the demo compares its own run with.
 
 from utils.start import entry_point
 
-import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from shutil import copytree
 
@@ -22,43 +21,29 @@ from safetensors.torch import save_file
 from eval.seed_spread import seeds_of_sweep
 from model.checkpoint_files import load_stats, read_model_args, step_of
 from model.mdm.checkpoints import POSITION_TABLES, read_weights
-from model.shipped import CARD_FILE, EVALUATORS_FOLDER, JUDGE_FILE, REWARD_FILE, SHIPPED
+from model.shipped import EVALUATORS_FOLDER, JUDGE_FILE, REWARD_FILE, SHIPPED
 from model.single_file import SUFFIX, read_single_state, write_single_file
 from rewards.co_embedding import STATS_FOLDERS, Evaluators
 from tmr.model import TMR
-from train.model_card import DTYPE, describe, half
-from utils.files import atomic_write, read_json, write_json
+from train.model_card import DTYPE, ShipOptions, data_digest, describe, half, write_card
+from utils.files import atomic_write, read_json
 from utils.options import option, parse_options, with_default
-from utils.outputs import OutOptions
 
 MATCHING_FOLDER = Path("text_mot_match", "model")
+# What a training reads of a dataset
+READ = (
+    *("new_joint_vecs/*.npy", "texts/*.txt", "*.txt"),
+    *("Mean.npy", "Std.npy", "annotations.json"),
+)
 
 
 @dataclass
-class Options(OutOptions):
-    base: str = option("", "checkpoint of the base MDM", required=True)
-    reward: str = option("", "run folder of the TMR that is the reward", required=True)
-    judge: str = option("", "run folder of the TMR that judges", required=True)
+class Options(ShipOptions):
     evaluators: str = option("", "folder of the evaluators", required=True)
-    data_dir: str = option("", "folder of the embedded dataset they learned from", required=True)
     sweep: str = option(
         "", "folder of a sweep with several seeds of the demo's tuning; none = skip"
     )
     out: str = with_default(str(SHIPPED))
-
-
-def data_digest(folder: Path) -> str:
-    """SHA-256 of names and contents of everything that a training reads of a dataset."""
-    digest = hashlib.sha256()
-    files = [
-        *folder.glob("new_joint_vecs/*.npy"),
-        *folder.glob("texts/*.txt"),
-        *folder.glob("*.txt"),
-        *(folder / name for name in ("Mean.npy", "Std.npy", "annotations.json")),
-    ]
-    for path in sorted(files):
-        digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
-    return digest.hexdigest()
 
 
 def ship_base(source: Path, folder: Path) -> Path:
@@ -112,14 +97,8 @@ def ship(options: Options) -> Path:
         name: describe(path, folder, parameters_of(path), *trained[name])
         for name, path in files.items()
     }
-    info = read_json(data / "dataset.json")
-    card = {
-        "data": {"made_with": info, "sha256": data_digest(data)},
-        "models": {name: asdict(model) for name, model in models.items()},
-        "seeds": seeds_of_sweep(Path(options.sweep)) if options.sweep else {},
-    }
-    write_json(folder / CARD_FILE, card)
-    return folder / CARD_FILE
+    seeds = seeds_of_sweep(Path(options.sweep)) if options.sweep else {}
+    return write_card(folder, data, data_digest(data, *READ), models, seeds=seeds)
 
 
 @entry_point

@@ -38,7 +38,7 @@ from model.text.encoders import Condition
 from train.preference.algorithm import PreferenceAlgorithm
 from train.preference.fixed_pairs import StoredPairs
 from train.preference.methods import METHODS
-from train.preference.options import PreferenceOptions
+from train.preference.options import PairedOptions, PreferenceOptions
 from train.preference.pairs import Key
 from utils.errors import UserError
 from utils.extras import extra
@@ -61,7 +61,7 @@ METHODS_HERE = tuple(name for name in METHODS if not name.startswith("modipo"))
 
 
 @dataclass
-class Options(SeedOptions, OverwriteOptions):
+class Options(PairedOptions, SeedOptions, OverwriteOptions):
     save_dir: str = option("save/toy_example", "folder of figure and numbers")
     methods: list[str] = option(
         ["offline_dpo", "online_dpo", "sopo", "sft"], "methods to run", choices=METHODS_HERE
@@ -71,7 +71,6 @@ class Options(SeedOptions, OverwriteOptions):
     num_steps: int = option(300, "optimiser steps", minimum=1)
     batch_size: int = option(128, "pairs per step", minimum=1)
     lr: float = option(1e-3, "learning rate of AdamW", minimum=0)
-    num_candidates: int = option(4, "K points generated per pair", minimum=2)
     tau: float = option(0.45, "of the gated methods; rewards lie in [0, 1]", minimum=0, maximum=1)
     beta: float = option(1.0, "weight of the implicit reward", minimum=0)
     offline_points: int = option(2048, "preferred and unpreferred points each", minimum=1)
