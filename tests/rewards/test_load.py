@@ -151,3 +151,21 @@ def test_what_does_not_fit_is_told(place: Path, evaluator: EvaluatorReward) -> N
         options_of(place, reward=["tmr", "evaluator"], reward_weights=[1.0]).validate()
     with pytest.raises(UserError, match="all zero"):
         options_of(place, reward_weights=[0.0]).validate()
+
+
+def test_a_weighted_reward_checks_all_its_parts(evaluator: EvaluatorReward) -> None:
+    kit = TMRReward(tiny_tmr(features=KIT.feature_dim))
+    with pytest.raises(UserError, match="takes 263 features, kit motions have 251"):
+        WeightedReward([kit, evaluator], [1.0, 1.0]).check(KIT)
+
+
+def test_the_evaluators_see_the_motion_from_its_first_frame(evaluator: EvaluatorReward) -> None:
+    """Normalised, then zeros, of which the convolutions read a few frames."""
+    raw, embedder = motions(), evaluator.embedder
+    expected = []
+    for motion, length in zip(raw, LENGTHS.tolist(), strict=True):
+        padded = torch.zeros(1, length + 4, HUMANML.feature_dim)
+        padded[0, :length] = (motion[:length] - embedder.stats.mean) / embedder.stats.std
+        expected.append(embedder.embed_motions(padded, torch.tensor([length]))[0])
+    found = evaluator.embed(Samples(raw, LENGTHS))
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-5)

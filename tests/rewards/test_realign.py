@@ -17,9 +17,10 @@ from rewards.realign import (
     StepMode,
     measure_steps,
 )
-from rewards.realign_losses import realign_losses, step_probability
+from rewards.realign_losses import RealignLossWeights, realign_losses, step_probability
 from rewards.realign_network import RealignConfig, RealignNetwork
 from tests.model.tiny import random_motion, tiny_stats
+from tmr.losses import info_nce
 from utils.errors import UserError
 
 CAPTIONS = ["a person walks", "a man raises his left arm", "a person runs"]
@@ -272,3 +273,32 @@ def test_statistics_are_the_datasets_own(file: Path, motions) -> None:
         for s in (stats, other)
     )
     assert (first - second).abs().max() > 1e-4
+
+
+@torch.no_grad()
+def test_the_total_is_the_weighted_sum_of_all_terms() -> None:
+    assert RealignLossWeights() == RealignLossWeights(1.0, 1e-5, 1e-5, 0.1, 0.1, 0.9)
+    network, target = tiny_network(), random_motion(3, 9, KIT.feature_dim)
+    mask = torch.arange(9) < LENGTHS[:, None]
+    words = BuiltinEncoder().encode(CAPTIONS)
+    texts = network.text_distribution(words.tokens, words.mask)
+    motions = network.motion_distribution(target, mask)
+    noise = (random_motion(3, 16, seed=4), random_motion(3, 16, seed=5))
+    weights = RealignLossWeights(0.5, 0.2, 0.3, 0.4, temperature=0.7)
+    losses = realign_losses(network, texts, motions, target, mask, noise, None, weights)
+    z, w = texts.sample(noise[0]), motions.sample(noise[1])
+    of_text, of_motion = network.decode(z, mask), network.decode(w, mask)
+    expected = [(of_text, target), (of_motion, target), (of_motion, of_text)]
+    recons = torch.stack([F.smooth_l1_loss(*pair) for pair in expected])
+    torch.testing.assert_close(losses.recons, recons)
+    torch.testing.assert_close(losses.latent, F.smooth_l1_loss(w, z))
+    torch.testing.assert_close(losses.contrastive, info_nce(z, w, 0.7))
+    total = 0.5 * recons.sum() + 0.2 * losses.kl.sum() + 0.3 * losses.latent
+    torch.testing.assert_close(losses.total, total + 0.4 * losses.contrastive)
+
+
+def test_a_late_step_is_as_rare_as_the_release_has_it() -> None:
+    shares = step_probability(1000)
+    assert shares[999] / shares[0] == pytest.approx((0.2 / 899) / (0.8 / 1000))
+    assert shares[99] == shares[0]
+    assert shares[100] == shares[999]
