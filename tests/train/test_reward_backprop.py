@@ -225,6 +225,24 @@ def test_weights_that_were_cast_without_gradient_do_not_hide_it(method: str) -> 
         assert a is None or bool(a.abs().sum() > 0) == bool(b.abs().sum() > 0)
 
 
+@METHODS
+def test_no_cast_weight_outlives_the_steps_that_are_constants(method: str, monkeypatch) -> None:
+    """Some versions of PyTorch would serve them to the steps that carry gradient."""
+    events: list[str] = []
+    clear = torch.clear_autocast_cache
+    monkeypatch.setattr(torch, "clear_autocast_cache", lambda: events.append("clear") or clear())
+    task = make_task(method=method, backprop_steps=None if method == "refl" else 1)
+    task.module.register_forward_pre_hook(
+        lambda *_: events.append("gradient" if torch.is_grad_enabled() else "constant")
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        task.step(make_batch(), 0, rng())
+    first = events.index("gradient")
+    assert "constant" in events[:first]
+    assert events[first - 1] == "clear"
+    assert "constant" not in events[first:]
+
+
 def test_refl_draws_one_of_its_last_steps(monkeypatch) -> None:
     drawn = []
     monkeypatch.setattr(
