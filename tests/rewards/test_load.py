@@ -11,7 +11,7 @@ from data_loaders.skeleton import HUMANML, KIT
 from model.seam import Samples
 from rewards.co_embedding import CoEmbedder, EvaluatorFiles
 from rewards.co_embedding_reward import EvaluatorReward
-from rewards.load import RewardOptions, load_reward
+from rewards.load import RewardOptions, load_reward, load_reward_without_data
 from rewards.seam import similarity
 from rewards.tmr import TMRReward
 from rewards.weighted import WeightedReward
@@ -169,3 +169,34 @@ def test_the_evaluators_see_the_motion_from_its_first_frame(evaluator: Evaluator
         expected.append(embedder.embed_motions(padded, torch.tensor([length]))[0])
     found = evaluator.embed(Samples(raw, LENGTHS))
     torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_the_reward_of_realign_is_that_of_the_last_split(place: Path, monkeypatch) -> None:
+    data = open_dataset("humanml", "train", str(place / "data"))
+    val = open_dataset("humanml", "val", str(place / "data"))
+    asked: list[object] = []
+    monkeypatch.setattr(
+        "rewards.load.load_realign", lambda options, device, split: asked.append(split) or Always()
+    )
+    options = options_of(place, reward=["realign"], realign_path="file.pth")
+    assert isinstance(load_reward(options, CPU, data), Always)
+    assert isinstance(load_reward(options, CPU, data, val, data), Always)
+    assert asked == [data, data]
+
+
+class Always:
+    """A reward of everything."""
+
+    def check(self, skeleton: object) -> None:
+        pass
+
+
+def test_prompts_without_a_dataset_have_the_rewards_that_need_none(place: Path) -> None:
+    options = options_of(place, reward=["tmr", "jerk"])
+    found = load_reward_without_data(options, CPU, HUMANML)
+    assert isinstance(found, WeightedReward)
+    for kind in ("evaluator", "realign"):
+        with pytest.raises(UserError, match=f"--reward {kind} needs a dataset"):
+            load_reward_without_data(options_of(place, reward=[kind]), CPU, HUMANML)
+    with pytest.raises(UserError, match="takes 263 features, kit motions have 251"):
+        load_reward_without_data(options_of(place), CPU, KIT)

@@ -21,6 +21,7 @@ from tests.model.tiny import tiny_generator, tiny_stats
 from tests.tmr.tiny import tiny_tmr
 from tests.train.fakes import CAPTIONS, FirstFeature, make_batch
 from train.reward_backprop import rollout as rollouts
+from train.reward_backprop import task as tasks
 from train.reward_backprop.options import BackpropOptions
 from train.reward_backprop.rollout import Rollout
 from train.reward_backprop.task import RewardBackpropTask
@@ -279,3 +280,30 @@ def test_the_anchor_adds_its_share_of_the_denoising_error() -> None:
     error = anchored.metrics["denoising_error"]
     assert error > 0
     torch.testing.assert_close(anchored.loss, plain.loss + 0.5 * error)
+
+
+def test_the_loss_is_what_the_reward_lacks() -> None:
+    result = make_task().step(make_batch(), 0, rng())
+    torch.testing.assert_close(result.loss.detach(), -result.metrics["reward"])
+
+
+@pytest.mark.parametrize(("method", "repeats"), [("draft", 1), ("refl", 1), ("easytune", 3)])
+def test_easytune_alone_makes_several_steps_of_a_batch(
+    monkeypatch, method: str, repeats: int
+) -> None:
+    steps = None if method == "refl" else 3
+    task = make_task(method=method, backprop_steps=steps)
+    monkeypatch.setattr(tasks, "steps_per_epoch", lambda data, options: 5)
+    monkeypatch.setattr(tasks, "training_batches", lambda *_: iter("ab"))
+    assert task.batches_per_epoch() == 5 * repeats
+    assert list(task.batches(0)) == ["a"] * repeats + ["b"] * repeats
+
+
+def test_easytune_goes_on_with_a_half_sampled_batch_after_a_resume() -> None:
+    whole, parts = (make_task(method="easytune", backprop_steps=3) for _ in range(2))
+    losses = [whole.step(make_batch(), step, rng(step)).loss for step in range(3)]
+    first = parts.step(make_batch(), 0, rng(0)).loss
+    resumed = make_task(method="easytune", backprop_steps=3)
+    resumed.load_state_dict(parts.state_dict())
+    rest = [resumed.step(make_batch(), step, rng(step)).loss for step in (1, 2)]
+    assert torch.equal(torch.stack([first, *rest]), torch.stack(losses))
