@@ -6,8 +6,9 @@ A command is killed at a random instant, before one of its file operations (`OPE
 boundary between two states of the disk), or told to stop by SIGTERM; then the same command goes on,
 as a sweep would start it, and may be killed again. At the end weights, states, metrics, options and
 generated samples are compared with those of the unbroken run, bit by bit. Nothing else may lie in
-the folder. Commands are forked from this process, which has loaded all modules, so that a start
-takes no time; it must not compute anything itself.
+the folder. Samples, which no run goes on with, are the same bits after every kill, or absent.
+tests/kill_commands.py lists the commands. They are forked from this process, which has loaded all
+modules, so that a start takes no time; it must not compute anything itself.
 """
 
 from utils.start import entry_point
@@ -23,13 +24,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import torch
 
-from prepare.procedural import dataset as synthetic
-from tests.train.scripts import Workspace, run_main
-from train.run_state import STATE_FILE, states_in
+from tests.kill_commands import NAMES, Command, commands, make_workspace
+from tests.train.scripts import run_main
+from train.run_state import STATE_FILE
 from utils.errors import UserError
 from utils.files import load_tensors, read_json
 from utils.options import option, parse_options
@@ -39,10 +41,6 @@ OPERATIONS = ("replace", "rename", "unlink", "remove", "rmdir", "symlink", "fsyn
 PATIENCE = 600.0  # seconds that a command may take; a process that is left alone must end, too
 LAUNCHER = 30.0  # seconds after which a launcher stops what waits for a process that never came
 KILLS_IN_A_ROW = 3
-WORLD = 2
-
-
-NAMES = ("loop", "train_mdm", "train_tmr", "train_sopo", "train_sopo2", "pairs")
 
 
 @dataclass
@@ -51,25 +49,6 @@ class Options:
     folder: str = option("", "an empty folder to work in", required=True)
     commands: list[str] = option([], "of which commands; none = all", choices=NAMES)
     seed: int = option(0, "of commands, instants and boundaries", minimum=0)
-
-
-@dataclass(frozen=True)
-class Command:
-    """How a command is begun and, after a kill, taken up again; `processes` of them together."""
-
-    name: str
-    module: str
-    arguments: list[str]
-    processes: int = 1
-    output: str = "save_dir"
-
-    def words(self, folder: Path) -> list[str]:
-        """As `train.stages.go_on` has it."""
-        own = [*self.arguments, f"--{self.output}", str(folder)]
-        resumable = any(states_in(path) for path in (folder, *folder.rglob("*/")))
-        if resumable or (folder.is_dir() and self.output == "out"):
-            return [*own, "--resume"]
-        return [*own, "--overwrite"] if folder.is_dir() else own
 
 
 @dataclass(frozen=True)
@@ -199,8 +178,8 @@ def contents(folder: Path) -> dict[str, object]:
                     content.pop(option_name, None)
                     content.get("options", {}).pop(option_name, None)
                 found[key] = content
-            else:
-                found[key] = path.read_bytes()
+            else:  # a page and MoMask's opt.txt state the name of their folder
+                found[key] = path.read_bytes().replace(folder.name.encode(), b"FOLDER")
     return found
 
 
@@ -208,6 +187,8 @@ def flat(value: object, name: str = "") -> Iterator[tuple[str, object]]:
     if isinstance(value, dict):
         for key, part in value.items():
             yield from flat(part, f"{name}/{key}")
+    elif isinstance(value, (list, tuple)):
+        yield from flat(dict(enumerate(value)), name)
     elif isinstance(value, torch.Tensor):
         yield name, value.numpy().tobytes()
     else:
@@ -218,6 +199,12 @@ def different(folder: Path, reference: Path) -> list[str]:
     """The names of what two runs do not have in common."""
     one, other = contents(folder), contents(reference)
     return sorted(k for k in one.keys() | other.keys() if one.get(k) != other.get(k))
+
+
+def half_written(folder: Path, reference: Path) -> list[str]:
+    """The files that bear the name of one of the unbroken run and hold something else."""
+    one, other = contents(folder), contents(reference)
+    return sorted(key for key in one.keys() & other.keys() if one[key] != other[key])
 
 
 def draw(command: Command, seconds: float, operations: int, rng: random.Random) -> Kill:
@@ -237,57 +224,14 @@ def survive(command: Command, folder: Path, kills: Sequence[Kill], reference: Pa
         hit += -signal.SIGKILL in codes or 128 + signal.SIGTERM in codes or -signal.SIGTERM in codes
         if "Traceback" in log.read_text(encoding="utf-8", errors="replace"):
             raise UserError(f"{command.name} ended in a traceback after {kills}; see {log}")
+        if command.samples and (names := half_written(folder, reference)):
+            raise UserError(f"{command.name} left {', '.join(names)} unlike the rest after {kill}")
     codes = run(command, folder, log)
     if any(codes):
         raise UserError(f"{command.name} did not go on after {kills}; see {log}")
     if names := different(folder, reference):
         raise UserError(f"{command.name}: {', '.join(names[:5])} differ after {kills}; see {log}")
     return hit
-
-
-def make_workspace(root: Path, fit: bool) -> Workspace:
-    """Dataset, base model and reward, made in a process of their own; without `fit` only names."""
-    data = root / "data"
-    space = Workspace(data, root / "base" / "model000000002.pt", root / "reward")
-
-    def build() -> None:
-        synthetic.build(synthetic.Options(out=str(data), num_clips=60, captions_per_clip=2))
-        names = (data / "all.txt").read_text(encoding="utf-8").split()
-        (data / "val.txt").write_text("\n".join(names[:16]), encoding="utf-8")
-        space.run("train_mdm", space.base.parent, "--use_ema")
-        space.run("train_tmr", space.reward)
-
-    if fit and os.waitpid(fork(build, root / "workspace.log", lambda number: None), 0)[1]:
-        raise UserError(f"the models of the test could not be made; see {root / 'workspace.log'}")
-    return space
-
-
-def commands(space: Workspace, root: Path) -> list[Command]:
-    """The bare loop, trainings that save often, one of two processes, and generated pairs."""
-    intervals = {"num_steps": 4, "val_interval": 2, "save_interval": 3, "autosave_minutes": 1e-9}
-    often = [word for name, value in intervals.items() for word in (f"--{name}", str(value))]
-
-    def training(script: str, *more: str, processes: int = 1) -> Command:
-        words = space.arguments(script, Path("unused"))
-        at = words.index("--save_dir")
-        arguments = [*words[:at], *words[at + 2 :], *often, *more]
-        name = f"{script}{processes if processes > 1 else ''}"
-        return Command(name, f"train.{script}", arguments, processes)
-
-    quantile = ("--tau_quantile", "0.5")
-    pairs = ["--num_captions", "24", "--batch_size", "4", "--device", "cpu"]
-    sources = ["--model_path", str(space.base), "--reward_path", str(space.reward)]
-    data = ["--dataset", "tiny", "--data_dir", str(space.data)]
-    loop = {"lr": 0.05, "device": "cpu", "train_platform_type": "NoPlatform", "log_interval": 2}
-    bare = [word for name, value in loop.items() for word in (f"--{name}", str(value))]
-    return [
-        Command("loop", "tests.train.regression", [*bare, *often, "--num_steps", "12"]),
-        training("train_mdm", "--use_ema"),
-        training("train_tmr"),
-        training("train_sopo", *quantile),
-        training("train_sopo", *quantile, "--batch_size", "2", processes=WORLD),
-        Command("pairs", "prepare.preference_pairs", [*data, *sources, *pairs], output="out"),
-    ]
 
 
 def campaign(options: Options) -> int:
@@ -297,9 +241,15 @@ def campaign(options: Options) -> int:
     if any(root.iterdir()):
         raise UserError(f"--folder {root} is not empty; name another")
     chosen = options.commands or NAMES
-    space, begun = make_workspace(root, fit=set(chosen) != {"loop"}), time.monotonic()
+    made = root / "workspace.log"
+    if chosen != ["loop"]:
+        child = fork(lambda: make_workspace(root), made, lambda number: None)
+        if os.waitpid(child, 0)[1]:
+            raise UserError(f"the models of the test could not be made; see {made}")
+    begun = time.monotonic()
     known: list[tuple[Command, float, int]] = []
-    for command in [command for command in commands(space, root) if command.name in chosen]:
+    for command in [command for command in commands(root) if command.name in chosen]:
+        import_module(command.module)
         reference, log = root / command.name, root / f"{command.name}.log"
         moment = time.monotonic()
         if any(run(command, reference, log)):

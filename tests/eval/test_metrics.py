@@ -185,3 +185,31 @@ def test_a_frame_counts_once_whichever_feet_slide() -> None:
     for foot in (HUMANML.left_foot[1], HUMANML.right_foot[1]):
         joints[1:, foot, 0] = 0.1
     assert foot_skating(joints, HUMANML) == 0.5
+
+
+class Watched(np.random.RandomState):
+    """Notes what it was asked to choose."""
+
+    chosen: list[np.ndarray]
+
+    def choice(self, *arguments, **further) -> np.ndarray:
+        found = super().choice(*arguments, **further)
+        self.chosen = [*getattr(self, "chosen", []), found]
+        return found
+
+
+@pytest.mark.parametrize("measure", [diversity, multimodality])
+def test_pairs_are_two_draws_without_replacement_from_the_given_numbers(measure, rng) -> None:
+    points = rng.standard_normal((3, 40, 2) if measure is multimodality else (40, 2))
+    watched = Watched(3)
+    found = measure(points, times=39, rng=watched)
+    assert [len(set(rows.tolist())) for rows in watched.chosen] == [39, 39]
+    assert measure(points, times=39, rng=np.random.RandomState(3)) == found
+    assert measure(points, times=39, rng=np.random.RandomState(4)) != found
+    assert measure(points, times=39) > 0, "without numbers of its own"
+
+
+def test_three_neighbours_are_asked_unless_told_otherwise(rng) -> None:
+    texts, motions = rng.standard_normal((2, 64, 4))
+    assert top_k_hits(texts, motions).shape == (64, 3)
+    assert r_precision(texts, motions).shape == (3,)

@@ -110,6 +110,7 @@ def test_published_modes() -> None:
         assert (MODES[mode].repeats, MODES[mode].multimodality_pairs) == (30, 10)
     assert MODES["mm_short"].repeated_pools == 4
     assert MODES["full"].repeated_pools == 4
+    assert MODES["full"].repeated_captions == MODES["mm_short"].repeated_captions == 100
     assert MODES["wo_mm"].repeated_pools == 0
 
 

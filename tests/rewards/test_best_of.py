@@ -1,5 +1,6 @@
 """Best of N behind the seam of a generator."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor
 from data_loaders.skeleton import HUMANML, Skeleton
 from model.families import load_generator
 from model.seam import Samples
-from rewards.best_of import BestOf
+from rewards.best_of import BestOf, BestOfOptions
 from tests.sample.checkpoints import write_tiny_checkpoint
 
 CAPTIONS = ["walk", "jump", "run"]
@@ -87,3 +88,16 @@ def test_nan_loses(best: BestOf, monkeypatch: pytest.MonkeyPatch) -> None:
         one = condition[rows].condition.repeat_interleave(4)
         parts.append(best.generator.sample(one, like[rows].repeat_interleave(4), rng).x)
     torch.testing.assert_close(chosen.x, torch.cat(parts)[2::4])
+
+
+def test_one_motion_per_prompt_is_the_generator_itself(best: BestOf) -> None:
+    assert BestOfOptions(best_of=1).around(best.generator, best.reward, 8) is best.generator
+    around = BestOfOptions(best_of=4).around(best.generator, best.reward, 8)
+    assert isinstance(around, BestOf)
+    assert (around.count, around.batch_size) == (4, 8)
+
+
+def test_a_batch_holds_at_least_the_motions_of_one_prompt(best: BestOf) -> None:
+    best = replace(best, batch_size=2)
+    sample(best)
+    assert [len(raw) for raw in best.reward.seen] == [4, 4, 4]

@@ -6,7 +6,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rewards.co_embedding import CoEmbedder, EvaluatorFiles, Evaluators, EvaluatorSizes
+from rewards.co_embedding import (
+    CoEmbedder,
+    EvaluatorFiles,
+    Evaluators,
+    EvaluatorSizes,
+    MovementConvDecoder,
+)
 from rewards.word_vectors import CLASSES, Sentences
 from tests.rewards.evaluator_files import MEAN, TINY, checkpoint, write_evaluators, write_statistics
 from tests.rewards.glove import write_glove
@@ -187,3 +193,26 @@ def test_embedder_refuses_files_of_other_widths(tmp_path: Path) -> None:
     write_statistics(files.mean.parent, "", 251)
     with pytest.raises(UserError, match="251 features"):
         CoEmbedder.load(files, device)
+
+
+def test_the_sizes_are_the_published_ones() -> None:
+    assert EvaluatorSizes() == EvaluatorSizes(263, 512, 512, 300, 512, 1024, 512)
+
+
+def test_the_decoder_gives_back_four_frames_per_movement() -> None:
+    decoder = MovementConvDecoder(features=9, hidden=8, latent=6)
+    assert decoder(torch.randn(2, 5, 6)).shape == (2, 20, 9)
+
+
+def test_published_datasets_need_no_folder_and_word_vectors_have_an_order(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="the evaluation lacks"):
+        EvaluatorFiles.find("humanml", tmp_path / "data")
+    folder = write_evaluators(tmp_path / "t2m")
+    other, own = write_glove(tmp_path / "other"), write_glove(folder / "glove")
+    assert EvaluatorFiles.find("humanml", tmp_path, str(folder)).glove == own
+    found = EvaluatorFiles.find("humanml", tmp_path, str(folder), str(other))
+    assert found.glove == other
+    assert len(found.digest()) == 16

@@ -148,3 +148,30 @@ def test_the_example_of_the_documentation_runs() -> None:
     assert 0 <= space["lively"](still, "stand", 20.0) < space["lively"](lively, "wave", 20.0) <= 1
     assert isinstance(float(space["lively"](still, "stand", 20.0)), float)
     assert np.isfinite(space["lively"](still[:1], "stand", 20.0))
+
+
+def test_the_reward_of_jerk_is_half_at_100_metres_per_cubic_second() -> None:
+    joints = np.zeros((12, 22, 3))
+    joints[..., 0] = (100 / 6 * (np.arange(12) / 20.0) ** 3)[:, None]
+    assert find_function("jerk", HUMANML)(joints, "", 20.0) == pytest.approx(0.5, abs=1e-6)
+
+
+def test_functions_see_metres() -> None:
+    """KIT's features are in millimetres."""
+    seen: list[np.ndarray] = []
+
+    def remember(joints: np.ndarray, caption: str, fps: float) -> float:
+        seen.append(joints)
+        return 1.0
+
+    motion = torch.zeros(1, 8, KIT.feature_dim)
+    motion[..., 3] = 900.0  # height of the root
+    FunctionReward("own", remember, KIT).score(Samples(motion, torch.tensor([8])), ["stand"])
+    assert seen[0][:, 0, 1] == pytest.approx(0.9)
+
+
+def test_an_embedding_is_the_features_at_even_moments_from_first_to_last() -> None:
+    samples = raw(31, 16)
+    found = reward("jerk").embed(samples).view(2, 16, -1)
+    assert torch.equal(found[0], samples.x[0, :31:2])
+    assert torch.equal(found[1], samples.x[1, :16])

@@ -11,7 +11,7 @@ from data_loaders.skeleton import HUMANML, KIT
 from model.seam import Samples
 from rewards.co_embedding import CoEmbedder, EvaluatorFiles
 from rewards.co_embedding_reward import EvaluatorReward
-from rewards.load import RewardOptions, load_reward
+from rewards.load import RewardOptions, load_reward, load_reward_without_data
 from rewards.seam import similarity
 from rewards.tmr import TMRReward
 from rewards.weighted import WeightedReward
@@ -151,3 +151,52 @@ def test_what_does_not_fit_is_told(place: Path, evaluator: EvaluatorReward) -> N
         options_of(place, reward=["tmr", "evaluator"], reward_weights=[1.0]).validate()
     with pytest.raises(UserError, match="all zero"):
         options_of(place, reward_weights=[0.0]).validate()
+
+
+def test_a_weighted_reward_checks_all_its_parts(evaluator: EvaluatorReward) -> None:
+    kit = TMRReward(tiny_tmr(features=KIT.feature_dim))
+    with pytest.raises(UserError, match="takes 263 features, kit motions have 251"):
+        WeightedReward([kit, evaluator], [1.0, 1.0]).check(KIT)
+
+
+def test_the_evaluators_see_the_motion_from_its_first_frame(evaluator: EvaluatorReward) -> None:
+    """Normalised, then zeros, of which the convolutions read a few frames."""
+    raw, embedder = motions(), evaluator.embedder
+    expected = []
+    for motion, length in zip(raw, LENGTHS.tolist(), strict=True):
+        padded = torch.zeros(1, length + 4, HUMANML.feature_dim)
+        padded[0, :length] = (motion[:length] - embedder.stats.mean) / embedder.stats.std
+        expected.append(embedder.embed_motions(padded, torch.tensor([length]))[0])
+    found = evaluator.embed(Samples(raw, LENGTHS))
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_the_reward_of_realign_is_that_of_the_last_split(place: Path, monkeypatch) -> None:
+    data = open_dataset("humanml", "train", str(place / "data"))
+    val = open_dataset("humanml", "val", str(place / "data"))
+    asked: list[object] = []
+    monkeypatch.setattr(
+        "rewards.load.load_realign", lambda options, device, split: asked.append(split) or Always()
+    )
+    options = options_of(place, reward=["realign"], realign_path="file.pth")
+    assert isinstance(load_reward(options, CPU, data), Always)
+    assert isinstance(load_reward(options, CPU, data, val, data), Always)
+    assert asked == [data, data]
+
+
+class Always:
+    """A reward of everything."""
+
+    def check(self, skeleton: object) -> None:
+        pass
+
+
+def test_prompts_without_a_dataset_have_the_rewards_that_need_none(place: Path) -> None:
+    options = options_of(place, reward=["tmr", "jerk"])
+    found = load_reward_without_data(options, CPU, HUMANML)
+    assert isinstance(found, WeightedReward)
+    for kind in ("evaluator", "realign"):
+        with pytest.raises(UserError, match=f"--reward {kind} needs a dataset"):
+            load_reward_without_data(options_of(place, reward=[kind]), CPU, HUMANML)
+    with pytest.raises(UserError, match="takes 263 features, kit motions have 251"):
+        load_reward_without_data(options_of(place), CPU, KIT)

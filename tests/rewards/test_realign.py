@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,15 +12,19 @@ from data_loaders.normalizer import Statistics
 from data_loaders.skeleton import HUMANML, KIT
 from model.seam import Samples
 from model.text.encoders import BuiltinEncoder
+from rewards.load import RewardOptions, load_realign
 from rewards.realign import (
     RealignModel,
     RealignReward,
     StepMode,
+    StepRetrieval,
+    find_file,
     measure_steps,
 )
-from rewards.realign_losses import realign_losses, step_probability
+from rewards.realign_losses import RealignLossWeights, realign_losses, step_probability
 from rewards.realign_network import RealignConfig, RealignNetwork
 from tests.model.tiny import random_motion, tiny_stats
+from tmr.losses import info_nce
 from utils.errors import UserError
 
 CAPTIONS = ["a person walks", "a man raises his left arm", "a person runs"]
@@ -272,3 +277,101 @@ def test_statistics_are_the_datasets_own(file: Path, motions) -> None:
         for s in (stats, other)
     )
     assert (first - second).abs().max() > 1e-4
+
+
+@torch.no_grad()
+def test_the_total_is_the_weighted_sum_of_all_terms() -> None:
+    assert RealignLossWeights() == RealignLossWeights(1.0, 1e-5, 1e-5, 0.1, 0.1, 0.9)
+    network, target = tiny_network(), random_motion(3, 9, KIT.feature_dim)
+    mask = torch.arange(9) < LENGTHS[:, None]
+    words = BuiltinEncoder().encode(CAPTIONS)
+    texts = network.text_distribution(words.tokens, words.mask)
+    motions = network.motion_distribution(target, mask)
+    noise = (random_motion(3, 16, seed=4), random_motion(3, 16, seed=5))
+    weights = RealignLossWeights(0.5, 0.2, 0.3, 0.4, temperature=0.7)
+    losses = realign_losses(network, texts, motions, target, mask, noise, None, weights)
+    z, w = texts.sample(noise[0]), motions.sample(noise[1])
+    of_text, of_motion = network.decode(z, mask), network.decode(w, mask)
+    expected = [(of_text, target), (of_motion, target), (of_motion, of_text)]
+    recons = torch.stack([F.smooth_l1_loss(*pair) for pair in expected])
+    torch.testing.assert_close(losses.recons, recons)
+    torch.testing.assert_close(losses.latent, F.smooth_l1_loss(w, z))
+    torch.testing.assert_close(losses.contrastive, info_nce(z, w, 0.7))
+    total = 0.5 * recons.sum() + 0.2 * losses.kl.sum() + 0.3 * losses.latent
+    torch.testing.assert_close(losses.total, total + 0.4 * losses.contrastive)
+
+
+def test_a_late_step_is_as_rare_as_the_release_has_it() -> None:
+    shares = step_probability(1000)
+    assert shares[999] / shares[0] == pytest.approx((0.2 / 899) / (0.8 / 1000))
+    assert shares[99] == shares[0]
+    assert shares[100] == shares[999]
+
+
+def test_the_sizes_are_the_published_ones_and_no_guidance_is_told() -> None:
+    config = RealignConfig()
+    assert (config.num_features, config.text_dim, config.time_dim) == (263, 1024, 512)
+    assert not any("cond_proj" in name for name in tiny_network().state_dict())
+
+
+@torch.no_grad()
+def test_a_latent_is_what_becomes_of_the_first_token() -> None:
+    network, motion = tiny_network(), random_motion(3, 9, KIT.feature_dim)
+    mask = torch.ones(3, 9, dtype=torch.bool)
+    steps = torch.tensor([0.0, 10.0, 20.0])
+    token = network.global_motion_token.expand(3, 1, -1)
+    told = network.embed_steps(steps).unsqueeze(1)
+    x = torch.cat([token, told, network.skel_embedding(motion)], dim=1)
+    encoded = network.motion_encoder(network.query_motion_pos_encoder(x))[:, 0]
+    mean, logvar = network.dist_motion_layer(encoded).chunk(2, dim=1)
+    found = network.motion_distribution(motion, mask, steps)
+    torch.testing.assert_close(found.mean, mean, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.logvar, logvar, rtol=1e-5, atol=1e-5)
+
+
+def test_a_runs_folder_has_one_best_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds 0 files best_"):
+        find_file(tmp_path)
+    for count, mode in enumerate(("M1T0", "M0T1"), start=1):
+        (tmp_path / f"best_{mode}.pth").touch()
+        if count == 1:
+            assert find_file(tmp_path) == tmp_path / "best_M1T0.pth"
+    with pytest.raises(UserError, match="holds 2 files"):
+        find_file(tmp_path)
+
+
+class Fifty:
+    """A dataset of as many clips as its name says, for `load_realign`."""
+
+    stats, skeleton = tiny_stats(KIT), KIT
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+
+@pytest.mark.parametrize(("size", "batch"), [(50, 50), (64, 64), (100, 64)])
+@pytest.mark.parametrize("captions", [7, 8])
+def test_a_reward_is_measured_on_clips_of_the_dataset(
+    file: Path, monkeypatch, capsys, size: int, batch: int, captions: int
+) -> None:
+    """On batches of 64 at most, in a random order, where there are captions for a pool."""
+    asked: list[tuple] = []
+
+    def loader(data, batch_size: int, *, shuffle: bool, pad_to: int):
+        asked.append((batch_size, shuffle, pad_to))
+        texts = [f"caption {n}" for n in range(captions)]
+        yield SimpleNamespace(
+            captions=texts, motion=torch.zeros(captions, 4, 251), lengths=torch.full((captions,), 4)
+        )
+
+    monkeypatch.setattr("rewards.load.make_loader", loader)
+    monkeypatch.setattr("rewards.load.measure_steps", lambda *_: StepRetrieval(0.5, 0.25))
+    options = RewardOptions(reward=["realign"], realign_path=str(file))
+    reward = load_realign(options, torch.device("cpu"), Fifty(size))
+    assert isinstance(reward, RealignReward)
+    assert asked == [(batch, True, KIT.max_length)]
+    said = "R@1 of 8 real motions 0.500 told step 0, 0.250 told none"
+    assert (said in capsys.readouterr().out) == (captions == 8)

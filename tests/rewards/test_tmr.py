@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from data_loaders.skeleton import HUMANML, KIT
 from model.seam import Samples
 from model.text.encoders import BuiltinEncoder
-from rewards.seam import similarity
+from rewards.seam import differentiable, similarity
 from rewards.tmr import TMRReward
 from tests.tmr.tiny import FEATURES, tiny_tmr
 from tmr.model import TMR
@@ -141,3 +141,19 @@ def test_another_skeleton_is_refused() -> None:
     reward.check(HUMANML)
     with pytest.raises(UserError, match="takes 263 features"):
         reward.check(KIT)
+
+
+def test_a_run_of_another_skeleton_is_refused_on_loading(tmp_path) -> None:
+    tiny_tmr(features=HUMANML.feature_dim).save(tmp_path)
+    assert isinstance(TMRReward.load(tmp_path, torch.device("cpu"), "", HUMANML), TMRReward)
+    with pytest.raises(UserError, match="takes 263 features"):
+        TMRReward.load(tmp_path, torch.device("cpu"), "", KIT)
+
+
+def test_rewards_with_a_gradient_are_told_from_others(reward) -> None:
+    class Plain:
+        score = embed = check = None
+
+    assert differentiable(reward) is reward
+    with pytest.raises(UserError, match="the reward Plain has no gradient"):
+        differentiable(Plain())

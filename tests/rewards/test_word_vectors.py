@@ -122,3 +122,31 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(UserError, match=f"{name} does not exist"):
         WordVectorizer.load(folder)
+
+
+def test_what_is_written_is_read_again(folder: Path, tmp_path: Path) -> None:
+    first = WordVectorizer.load(folder)
+    first.save(tmp_path / "copy")
+    again = WordVectorizer.load(tmp_path / "copy")
+    assert torch.equal(again.vectors, first.vectors)
+    assert again.rows == first.rows
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (WORDS_FILE, ["unk", 3], "must hold a list of words"),
+        (ROWS_FILE, {"unk": 0, "walk": 1.0}, "must hold a dictionary of words and row numbers"),
+    ],
+)
+def test_one_odd_entry_is_told(folder: Path, name: str, content, message: str) -> None:
+    (folder / name).write_bytes(pickle.dumps(content))
+    with pytest.raises(UserError, match=message):
+        WordVectorizer.load(folder)
+
+
+@pytest.mark.parametrize("vectors", [np.zeros(9), np.zeros((9, 300), int)])
+def test_vectors_are_rows_of_floats(folder: Path, vectors: np.ndarray) -> None:
+    np.save(folder / VECTORS_FILE, vectors)
+    with pytest.raises(UserError, match="must hold word vectors"):
+        WordVectorizer.load(folder)

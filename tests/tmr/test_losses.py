@@ -134,3 +134,36 @@ def test_text_and_motion_latents_have_noise_of_their_own(batch) -> None:
     other_draw = tmr_loss(tmr, *batch, None, LossWeights(), torch.Generator().manual_seed(1))
     assert drawn.latent != other_draw.latent
     assert drawn.kl == other_draw.kl
+
+
+def test_the_weights_are_the_published_ones() -> None:
+    assert LossWeights() == LossWeights(1.0, 1e-5, 1e-5, 0.1, temperature=0.1)
+
+
+def test_every_term_is_that_of_the_paper(batch) -> None:
+    """Both latents decoded, four divergences; the text's noise is drawn before the motion's."""
+    tmr, (motions, lengths, captions) = tiny_tmr(), batch
+    target, mask = tmr.normalize(motions, lengths)
+    texts, moves = (
+        Distribution(*model.unbind(1))
+        for model in (
+            tmr.text_encoder(*(lambda c: (c.tokens, c.mask))(tmr.words.encode(captions))),
+            tmr.motion_encoder(target, mask),
+        )
+    )
+    rng = torch.Generator().manual_seed(0)
+    z, w = (
+        d.mean + (d.logvar / 2).exp() * torch.randn(3, 16, generator=rng) for d in (texts, moves)
+    )
+    smooth, standard = torch.nn.functional.smooth_l1_loss, texts.standard()
+    losses = tmr_loss(tmr, *batch, None, LossWeights(), torch.Generator().manual_seed(0))
+    decoded = [smooth(tmr.motion_decoder(latent, mask), target) for latent in (z, w)]
+    pairs = ((texts, moves), (moves, texts), (moves, standard), (texts, standard))
+    torch.testing.assert_close(losses.recons, sum(decoded))
+    torch.testing.assert_close(losses.kl, sum(kl_divergence(q, p) for q, p in pairs))
+    torch.testing.assert_close(losses.latent, smooth(z, w))
+    torch.testing.assert_close(losses.contrastive, info_nce(z, w, 0.1))
+
+
+def test_sentences_at_the_threshold_are_negatives() -> None:
+    assert not similar_sentences(torch.eye(2), 0.5)[0, 1]

@@ -13,7 +13,7 @@ from model.distribution import Distribution
 from model.single_file import read_single_args
 from model.text.encoders import BuiltinEncoder
 from tests.tmr.tiny import FEATURES, tiny_tmr
-from tmr.model import PARTS, TMR
+from tmr.model import BEST, LAST, PARTS, TMR
 from utils.errors import UserError
 from utils.files import load_tensors, read_json, save_tensors, write_json
 
@@ -244,3 +244,34 @@ def test_absurd_sizes_are_told_before_memory_is_taken(folder: Path, name: str, v
     with pytest.raises(UserError, match=re.escape(str(folder))) as error:
         TMR.load(folder)
     assert "\n" not in str(error.value)
+
+
+def test_weights_normalised_otherwise_go_away_with_an_overwritten_model(tmp_path: Path) -> None:
+    first, other = tiny_tmr(), tiny_tmr(seed=1)
+    first.save(tmp_path, LAST)
+    first.save(tmp_path, BEST)
+    other.save(tmp_path, BEST)
+    assert (tmp_path / LAST).exists(), "another step of one training"
+    other.stats.mean.add_(1)
+    other.save(tmp_path, BEST)
+    assert not (tmp_path / LAST).exists()
+
+
+def test_the_config_says_what_upstream_reads(folder: Path) -> None:
+    assert read_json(folder / "config.json")["model"]["motion_encoder"]["vae"] is True
+
+
+@pytest.mark.parametrize("content", [[torch.ones(1)], {"a": torch.ones(1), "b": 3}])
+def test_a_part_is_a_dictionary_of_tensors(folder: Path, content) -> None:
+    save_tensors(folder / "last_weights" / "motion_encoder.pt", content)
+    with pytest.raises(UserError, match="no dictionary of tensors"):
+        TMR.load(folder)
+
+
+def test_sizes_that_the_weights_do_not_have_build_no_network(folder: Path, monkeypatch) -> None:
+    config = read_json(folder / "config.json")
+    config["model"]["motion_encoder"]["num_layers"] = 200
+    write_json(folder / "config.json", config)
+    monkeypatch.setattr(TMR, "__init__", lambda *_: pytest.fail("a network was built"))
+    with pytest.raises(UserError, match=re.escape(str(folder))):
+        TMR.load(folder)

@@ -125,3 +125,31 @@ def test_the_seed_decides_the_pools() -> None:
     )
     assert first == second
     assert first != other
+
+
+def test_figures_have_two_digits_unless_told_otherwise() -> None:
+    third = np.eye(3)
+    third[1, 1] = third[2, 2] = -1  # one of three finds its own
+    assert retrieval_metrics(third)["t2m/R01"] == 33.33
+    assert retrieval_metrics(third, digits=None)["t2m/R01"] == pytest.approx(100 / 3, rel=1e-12)
+    assert batched_metrics(third, np.arange(3)[None])["t2m/R01"] == 33.33
+
+
+def test_batches_are_those_of_numpys_seed_0() -> None:
+    order = np.arange(70)
+    np.random.RandomState(0).shuffle(order)
+    assert guo_batches(70).tolist() == order[:64].reshape(2, 32).tolist()
+
+
+def test_pools_are_of_32_drawn_five_times_unless_told_otherwise() -> None:
+    texts, motions = random_latents(80, 0), random_latents(80, 1)
+    meanings = [str(i) for i in range(80)]
+    usual = retrieval_in_pools(texts, motions, meanings)
+    assert usual == retrieval_in_pools(texts, motions, meanings, None, 32, 5, 0, 8)
+    assert (usual.queries, usual.chance) == (80, 1 / 32)
+    assert 0 < usual.r_at_1 < usual.r_at_2 < usual.r_at_3 < 1
+    whole = retrieval_in_pools(texts, motions, meanings, pool_size=None)
+    found = metrics_of_ranks(tied_ranks(similarity_matrix(texts, motions)), "t2m")
+    shares = [100 * share for share in (whole.r_at_1, whole.r_at_2, whole.r_at_3)]
+    assert shares == pytest.approx([found[f"t2m/R{k:02d}"] for k in (1, 2, 3)])
+    assert whole.queries == 80

@@ -21,6 +21,23 @@ LOOP = (
     "--device cpu --train_platform_type NoPlatform --lr_schedule constant --log_interval 1 "
     "--num_steps 2 --lr 1e-3"
 )
+EVALUATOR_SIZES = (
+    "--movement_hidden 8 --movement 8 --text_hidden 8 --motion_hidden 8 --embedding 6 "
+    "--movement_batch_size 16 --batch_size 8 --device cpu --train_platform_type NoPlatform "
+    "--log_interval 1"
+)
+MOMASK_SIZES = {
+    "rvq": "--nb_code 16 --code_dim 8 --width 8 --depth 2 --num_quantizers 3 --window 32",
+    "base": "--latent_dim 16 --ff_size 16 --n_layers 2 --n_heads 2",
+    "residual": "--latent_dim 16 --ff_size 16 --n_layers 2 --n_heads 2",
+    "lengths": "",
+}
+MOMASK_FOLDERS = {
+    "rvq": "rvq",
+    "base": "base",
+    "residual": "tres",
+    "lengths": "length_estimator",
+}
 PREFERENCE = "--batch_size 4 --num_candidates 2 --val_motions 8 --probe_batches 1"
 
 

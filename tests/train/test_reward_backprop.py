@@ -21,6 +21,7 @@ from tests.model.tiny import tiny_generator, tiny_stats
 from tests.tmr.tiny import tiny_tmr
 from tests.train.fakes import CAPTIONS, FirstFeature, make_batch
 from train.reward_backprop import rollout as rollouts
+from train.reward_backprop import task as tasks
 from train.reward_backprop.options import BackpropOptions
 from train.reward_backprop.rollout import Rollout
 from train.reward_backprop.task import RewardBackpropTask
@@ -225,6 +226,24 @@ def test_weights_that_were_cast_without_gradient_do_not_hide_it(method: str) -> 
         assert a is None or bool(a.abs().sum() > 0) == bool(b.abs().sum() > 0)
 
 
+@METHODS
+def test_no_cast_weight_outlives_the_steps_that_are_constants(method: str, monkeypatch) -> None:
+    """Some versions of PyTorch would serve them to the steps that carry gradient."""
+    events: list[str] = []
+    clear = torch.clear_autocast_cache
+    monkeypatch.setattr(torch, "clear_autocast_cache", lambda: events.append("clear") or clear())
+    task = make_task(method=method, backprop_steps=None if method == "refl" else 1)
+    task.module.register_forward_pre_hook(
+        lambda *_: events.append("gradient" if torch.is_grad_enabled() else "constant")
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        task.step(make_batch(), 0, rng())
+    first = events.index("gradient")
+    assert "constant" in events[:first]
+    assert events[first - 1] == "clear"
+    assert "constant" not in events[first:]
+
+
 def test_refl_draws_one_of_its_last_steps(monkeypatch) -> None:
     drawn = []
     monkeypatch.setattr(
@@ -261,3 +280,30 @@ def test_the_anchor_adds_its_share_of_the_denoising_error() -> None:
     error = anchored.metrics["denoising_error"]
     assert error > 0
     torch.testing.assert_close(anchored.loss, plain.loss + 0.5 * error)
+
+
+def test_the_loss_is_what_the_reward_lacks() -> None:
+    result = make_task().step(make_batch(), 0, rng())
+    torch.testing.assert_close(result.loss.detach(), -result.metrics["reward"])
+
+
+@pytest.mark.parametrize(("method", "repeats"), [("draft", 1), ("refl", 1), ("easytune", 3)])
+def test_easytune_alone_makes_several_steps_of_a_batch(
+    monkeypatch, method: str, repeats: int
+) -> None:
+    steps = None if method == "refl" else 3
+    task = make_task(method=method, backprop_steps=steps)
+    monkeypatch.setattr(tasks, "steps_per_epoch", lambda data, options: 5)
+    monkeypatch.setattr(tasks, "training_batches", lambda *_: iter("ab"))
+    assert task.batches_per_epoch() == 5 * repeats
+    assert list(task.batches(0)) == ["a"] * repeats + ["b"] * repeats
+
+
+def test_easytune_goes_on_with_a_half_sampled_batch_after_a_resume() -> None:
+    whole, parts = (make_task(method="easytune", backprop_steps=3) for _ in range(2))
+    losses = [whole.step(make_batch(), step, rng(step)).loss for step in range(3)]
+    first = parts.step(make_batch(), 0, rng(0)).loss
+    resumed = make_task(method="easytune", backprop_steps=3)
+    resumed.load_state_dict(parts.state_dict())
+    rest = [resumed.step(make_batch(), step, rng(step)).loss for step in (1, 2)]
+    assert torch.equal(torch.stack([first, *rest]), torch.stack(losses))

@@ -16,17 +16,11 @@ from rewards.co_embedding import CoEmbedder, EvaluatorFiles, Evaluators
 from rewards.word_vectors import WordVectorizer
 from tests.data_loaders.datasets import write_dataset
 from tests.rewards.glove import write_glove
-from tests.train.scripts import read_metrics, run_main
+from tests.train.scripts import EVALUATOR_SIZES, read_metrics, run_main
 from train.evaluator_tasks import MovementTask, Windows, matching_loss, movement_loss
 from train.train_evaluators import evaluator_statistics, real_figures, vectorizer_of
 from utils.errors import UserError
 from utils.files import load_tensors, read_json
-
-NETWORK = (
-    "--movement_hidden 8 --movement 8 --text_hidden 8 --motion_hidden 8 --embedding 6 "
-    "--movement_batch_size 16 --batch_size 8 --device cpu --train_platform_type NoPlatform "
-    "--log_interval 1"
-)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(folder: Path, save_dir: Path, *others: str) -> None:
     arguments = ["--dataset", "tiny", "--data_dir", str(folder), "--save_dir", str(save_dir)]
-    run_main("train.train_evaluators", [*arguments, *NETWORK.split(), *others])
+    run_main("train.train_evaluators", [*arguments, *EVALUATOR_SIZES.split(), *others])
 
 
 def finest(save_dir: Path) -> Path:

@@ -19,7 +19,15 @@ from model.momask.training import CorruptionDraws, active_layer, corrupt, token_
 from tests.model.momask.tiny import seeded, tiny_rvq
 from tests.model.tiny import tiny_stats
 from tests.paths import ROOT
-from tests.train.scripts import LOOP, Workspace, read_metrics, run_main, same_weights
+from tests.train.scripts import (
+    LOOP,
+    MOMASK_FOLDERS,
+    MOMASK_SIZES,
+    Workspace,
+    read_metrics,
+    run_main,
+    same_weights,
+)
 from train.loop import start_run
 from train.momask_options import MoMaskOptions
 from train.train_momask import open_task
@@ -27,26 +35,18 @@ from utils.errors import UserError
 from utils.files import load_tensors
 from utils.options import parse_options
 
-SIZES = {
-    "rvq": "--nb_code 16 --code_dim 8 --width 8 --depth 2 --num_quantizers 3 --window 32",
-    "base": "--latent_dim 16 --ff_size 16 --n_layers 2 --n_heads 2",
-    "residual": "--latent_dim 16 --ff_size 16 --n_layers 2 --n_heads 2",
-    "lengths": "",
-}
-FOLDERS = {"rvq": "rvq", "base": "base", "residual": "tres", "lengths": "length_estimator"}
-
 
 def arguments(space: Workspace, root: Path, stage: str, *changes: str) -> list[str]:
     data = ["--dataset", "tiny", "--data_dir", str(space.data), "--batch_size", "8"]
     words = [] if stage == "rvq" else ["--text_encoder_type", "builtin"]
-    folder = ["--stage", stage, "--save_dir", str(root / FOLDERS[stage])]
-    return [*data, *LOOP.split(), *SIZES[stage].split(), *words, *folder, *changes]
+    folder = ["--stage", stage, "--save_dir", str(root / MOMASK_FOLDERS[stage])]
+    return [*data, *LOOP.split(), *MOMASK_SIZES[stage].split(), *words, *folder, *changes]
 
 
 def run(space: Workspace, root: Path, stage: str, *changes: str) -> Path:
     """Train; returns the folder of the weights."""
     run_main("train.train_momask", arguments(space, root, stage, *changes))
-    return root / FOLDERS[stage] / "model"
+    return root / MOMASK_FOLDERS[stage] / "model"
 
 
 def open_tiny(space: Workspace, root: Path, stage: str, *changes: str):
@@ -58,7 +58,7 @@ def open_tiny(space: Workspace, root: Path, stage: str, *changes: str):
 def root(workspace, tmp_path_factory) -> Path:
     """All networks, trained for two steps."""
     root = tmp_path_factory.mktemp("momask")
-    for stage in FOLDERS:
+    for stage in MOMASK_FOLDERS:
         run(workspace, root, stage)
     return root
 
@@ -107,7 +107,7 @@ def test_root_and_contacts_weigh_as_in_the_published_statistics(workspace, root:
     assert torch.allclose(ratio[4:-4], torch.tensor(1.0))
 
 
-@pytest.mark.parametrize("stage", FOLDERS)
+@pytest.mark.parametrize("stage", MOMASK_FOLDERS)
 def test_a_resumed_run_equals_an_unbroken_one(workspace, root: Path, tmp_path, stage: str) -> None:
     for name in ("whole", "parts"):
         if stage != "rvq":
@@ -268,13 +268,16 @@ def test_several_processes_train_no_rvq(workspace, tmp_path, monkeypatch, capsys
     assert "--stage rvq in 2 processes" in capsys.readouterr().err
 
 
-SETTINGS = [path for path in sorted(ROOT.glob("configs/momask/*/*.yaml")) if path.stem in FOLDERS]
+SETTINGS = [
+    path for path in sorted(ROOT.glob("configs/momask/*/*.yaml")) if path.stem in MOMASK_FOLDERS
+]
 
 
 @pytest.mark.parametrize("path", SETTINGS, ids=str)
 def test_the_settings_are_valid(path: Path, tmp_path) -> None:
     options = parse_options(
-        MoMaskOptions, ["--config", str(path), "--save_dir", str(tmp_path / FOLDERS[path.stem])]
+        MoMaskOptions,
+        ["--config", str(path), "--save_dir", str(tmp_path / MOMASK_FOLDERS[path.stem])],
     )
     assert options.stage == path.stem
     assert options.dataset.startswith(path.parent.name)
