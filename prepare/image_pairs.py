@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from data_loaders.images.dataset import PictureOptions, open_pictures
 from data_loaders.images.layouts import METADATA
@@ -45,7 +46,7 @@ def generate(options: Options) -> int:
     sampler = CandidateSampler(generator, reward, options.num_candidates)
     rng = torch.Generator(device).manual_seed(options.seed)
     lines = []
-    for start in range(0, len(data), options.batch_size):
+    for start in tqdm(range(0, len(data), options.batch_size), desc="pairs", unit="batch"):
         rows = data.rows[start : start + options.batch_size]
         captions = [row.caption for row in rows]
         like = generator.blank(len(rows), size, size)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from data_loaders.images.sources import pil_of
 from model.image.generator import ImageGenerator
@@ -59,7 +60,7 @@ def generate_pictures(
     """One picture ``[N, 3, H, W]`` per caption, on the CPU; the n-th starts from the noise of seed
     and n alone, so that models are compared from the same noise whatever the batch size."""
     parts = []
-    for start in range(0, len(captions), batch_size):
+    for start in tqdm(range(0, len(captions), batch_size), desc=f"seed {seed}", unit="batch"):
         part = list(captions[start : start + batch_size])
         shape = generator.blank(1, resolution, resolution).x.shape
         rngs = [

@@ -1,6 +1,5 @@
 """The packages of the extras, imported where they are needed and not before."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -23,11 +22,16 @@ def extra(name: str, of: str = "images", needed_by: str = "pictures") -> ModuleT
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warnings that diffusers draws by importing what nobody here uses."""
-    logger = logging.getLogger("transformers")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Without the warnings that diffusers draws by importing what nobody here uses, and without a
+    progress bar for every file that is loaded."""
+    from transformers.utils import logging as said
+
+    level, bars = said.get_verbosity(), said.is_progress_bar_enabled()
+    said.set_verbosity_error()
+    said.disable_progress_bar()
     try:
         yield
     finally:
-        logger.setLevel(level)
+        said.set_verbosity(level)
+        if bars:
+            said.enable_progress_bar()

@@ -16,7 +16,7 @@ from model.image.pipelines import WRAPPERS, wrap
 from model.image.prompts import Prompts
 from utils.devices import DeviceOptions
 from utils.errors import UserError
-from utils.extras import extra
+from utils.extras import extra, quiet
 from utils.files import read_json
 from utils.options import option
 from utils.seeding import SeedOptions
@@ -81,8 +81,8 @@ def load_pipeline(model_path: str, dtype: torch.dtype = torch.float32) -> Any:
                 f"--model_path {model_path}: {name} is not one of {', '.join(WRAPPERS)}"
             )
     try:
-        with warnings.catch_warnings():  # the latest diffusers calls it dtype
-            warnings.simplefilter("ignore", FutureWarning)
+        with warnings.catch_warnings(), quiet():
+            warnings.simplefilter("ignore", FutureWarning)  # the latest diffusers calls it dtype
             return diffusers.DiffusionPipeline.from_pretrained(model_path, torch_dtype=dtype)
     except (OSError, ValueError, json.JSONDecodeError) as error:
         raise UserError(refusal(model_path, error)) from None
