@@ -20,8 +20,8 @@ from tests.model.latent.tiny import tiny_denoiser, tiny_vae
 from tests.model.tiny import tiny_generator, tiny_stats
 from tests.tmr.tiny import tiny_tmr
 from tests.train.fakes import CAPTIONS, FirstFeature, make_batch
+from train import data as passes
 from train.reward_backprop import rollout as rollouts
-from train.reward_backprop import task as tasks
 from train.reward_backprop.options import BackpropOptions
 from train.reward_backprop.rollout import Rollout
 from train.reward_backprop.task import RewardBackpropTask
@@ -293,8 +293,8 @@ def test_easytune_alone_makes_several_steps_of_a_batch(
 ) -> None:
     steps = None if method == "refl" else 3
     task = make_task(method=method, backprop_steps=steps)
-    monkeypatch.setattr(tasks, "steps_per_epoch", lambda data, options: 5)
-    monkeypatch.setattr(tasks, "training_batches", lambda *_: iter("ab"))
+    monkeypatch.setattr(passes, "steps_per_epoch", lambda data, options: 5)
+    monkeypatch.setattr(passes, "training_batches", lambda *_: iter("ab"))
     assert task.batches_per_epoch() == 5 * repeats
     assert list(task.batches(0)) == ["a"] * repeats + ["b"] * repeats
 

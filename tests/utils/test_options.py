@@ -131,6 +131,20 @@ def test_another_default_keeps_help_and_bounds() -> None:
     assert Run.__dataclass_fields__["steps"].metadata["help"] == "steps"
 
 
+@dataclass
+class Placed(Run):
+    save_dir: str = with_default("runs", "where the runs are")
+    steps: int = with_default(30)
+
+
+def test_a_default_ends_a_requirement_and_the_nearest_declaration_counts() -> None:
+    assert parse_options(Placed, []) == Placed(save_dir="runs", steps=30)
+    rules = {name: field.metadata for name, field in Placed.__dataclass_fields__.items()}
+    assert rules["save_dir"]["help"] == "where the runs are"
+    assert (rules["steps"]["free"], rules["steps"]["minimum"]) == ("upwards", 1)
+    assert Run.__dataclass_fields__["save_dir"].metadata["required"], "the base keeps its own"
+
+
 def test_changed_options_are_those_that_may_not_differ() -> None:
     stored = {"steps": 20, "lr": 0.1, "interval": 5, "device": "cuda", "provenance": {}}
     assert changed_options(stored, Run(device="cpu")) == []
