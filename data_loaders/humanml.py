@@ -292,19 +292,6 @@ def _reason_to_skip(packed: PackedClips, name: str, skeleton: Skeleton) -> str:
     return ""
 
 
-def text_only_entries(texts: dict[str, str], ids: list[str]) -> list[Entry]:
-    """Entries for prompts alone: no motion is read and no length is required."""
-    entries: list[Entry] = []
-    for name in ids:
-        captions = parse_captions(texts.get(name, ""))[0]
-        parts = [c for c in captions if not c.whole_clip]
-        entries += [Entry(f"{name}_part{i}", 0, 0, (c,), True) for i, c in enumerate(parts)]
-        whole = tuple(c for c in captions if c.whole_clip)
-        if whole:
-            entries.append(Entry(name, 0, 0, whole))
-    return entries
-
-
 def _report_skipped(folder: DatasetFolder, split: str, skipped: dict[str, list[str]]) -> None:
     """One line that names the first few of each kind."""
     if not skipped:

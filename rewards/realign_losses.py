@@ -71,14 +71,3 @@ def realign_losses(
         + weights.contrastive * contrastive
     )
     return RealignLosses(recons, kl, latent, contrastive, total)
-
-
-def step_probability(steps: int) -> Tensor:
-    """How often each of `steps` steps is drawn for a noised batch ``[steps]``, in float64.
-
-    The first tenth weighs 0.8 / steps each and the rest 0.2 / (steps - 101), before both are
-    divided by their sum: of 1000 steps, 29 % are drawn from the first hundred.
-    """
-    weights = torch.full((steps,), 0.2 / (steps - 101), dtype=torch.float64)
-    weights[: -(-steps // 10)] = 0.8 / steps
-    return weights / weights.sum()

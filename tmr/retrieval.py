@@ -45,19 +45,6 @@ def retrieval_metrics(
     return figures if digits is None else {k: round(v, digits) for k, v in figures.items()}
 
 
-def batched_metrics(similarities: np.ndarray, batches: np.ndarray) -> dict[str, float]:
-    """Mean of the metrics over square sub-matrices, one per row of indices (protocol ``guo``)."""
-    parts = [retrieval_metrics(similarities[np.ix_(b, b)], digits=None) for b in batches]
-    return {name: round(float(np.mean([p[name] for p in parts])), 2) for name in parts[0]}
-
-
-def guo_batches(count: int, size: int = 32) -> np.ndarray:
-    """Indices of the full batches of `size` after a shuffle with NumPy seed 0."""
-    order = np.arange(count)
-    np.random.RandomState(0).shuffle(order)
-    return order[: count // size * size].reshape(-1, size)
-
-
 @dataclass(frozen=True)
 class PoolFigures:
     """Shares in [0, 1] of `queries` texts that find their motion among the first k, and chance."""

@@ -14,7 +14,6 @@ from data_loaders.humanml import (
     make_loader,
     open_dataset,
     resolve_dataset,
-    text_only_entries,
     unit_length,
 )
 from data_loaders.normalizer import plain_statistics
@@ -26,6 +25,7 @@ from tests.data_loaders.datasets import (
     write_dataset,
     write_statistics,
 )
+from tests.upstream_protocols import text_only_entries
 from utils.errors import UserError
 from utils.files import write_json
 from utils.masks import length_mask

@@ -14,13 +14,13 @@ from data_loaders.humanml import (
     MotionDataset,
     build_entries,
     collate,
-    text_only_entries,
     unit_length,
 )
 from data_loaders.normalizer import Statistics
 from data_loaders.packing import load_packed
 from data_loaders.skeleton import HUMANML, KIT
 from tests.golden.base import Golden, Row, covers
+from tests.upstream_protocols import text_only_entries
 from utils.masks import length_mask
 
 

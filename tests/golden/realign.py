@@ -14,9 +14,10 @@ from model.distribution import Distribution
 from model.latent.denoiser import timestep_sinusoid
 from model.layers import length_mask
 from rewards.realign import StepMode
-from rewards.realign_losses import RealignLossWeights, realign_losses, step_probability
+from rewards.realign_losses import RealignLossWeights, realign_losses
 from rewards.realign_network import RealignConfig, RealignNetwork
 from tests.golden.base import Golden, Row, covers
+from tests.upstream_protocols import step_probability
 
 STEP_OF = {"no_step": None, "step": "timestep", "step0": 0}
 

@@ -17,6 +17,7 @@ from rewards.seam import similarity
 from rewards.tmr import TMRReward
 from tests.golden.base import Golden, Row, covers
 from tests.golden.text_encoders import write_distilbert
+from tests.upstream_protocols import batched_metrics
 from tmr.encoders import ActorDecoder, ActorEncoder
 from tmr.losses import (
     LossWeights,
@@ -25,7 +26,7 @@ from tmr.losses import (
     tmr_losses,
 )
 from tmr.model import STATS_EPS, TMR, TMRConfig
-from tmr.retrieval import batched_metrics, metrics_of_ranks, retrieval_metrics, tied_ranks
+from tmr.retrieval import metrics_of_ranks, retrieval_metrics, tied_ranks
 
 
 class FixedWidth:

@@ -21,9 +21,10 @@ from rewards.realign import (
     find_file,
     measure_steps,
 )
-from rewards.realign_losses import RealignLossWeights, realign_losses, step_probability
+from rewards.realign_losses import RealignLossWeights, realign_losses
 from rewards.realign_network import RealignConfig, RealignNetwork
 from tests.model.tiny import random_motion, tiny_stats
+from tests.upstream_protocols import step_probability
 from tmr.losses import info_nce
 from utils.errors import UserError
 

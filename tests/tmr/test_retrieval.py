@@ -5,10 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.upstream_protocols import batched_metrics, guo_batches
 from tmr.retrieval import (
     SMALLEST_POOL,
-    batched_metrics,
-    guo_batches,
     metrics_of_ranks,
     retrieval_in_pools,
     retrieval_metrics,
