@@ -71,7 +71,10 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "train/preference/options.py": ("tests/train/test_preference_options.py", SOPO),
     "train/preference/pairs.py": ("tests/train/test_pairs.py", SOPO),
-    "train/preference/fixed_pairs.py": ("tests/train/test_fixed_pairs.py",),
+    "train/preference/fixed_pairs.py": (
+        "tests/train/test_fixed_pairs.py",
+        "tests/model/momask/test_preference.py",
+    ),
     "train/preference/safeguards.py": ("tests/train/test_safeguards.py",),
     "train/reward_backprop/options.py": ("tests/train/test_preference_options.py",),
     "train/reward_backprop/rollout.py": ("tests/train/test_reward_backprop.py",),
