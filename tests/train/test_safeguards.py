@@ -8,6 +8,7 @@ from torch import Tensor
 
 from diffusion.sampling import StartPoint
 from model.seam import Generator
+from tests.model.latent.test_generator import tiny_mld
 from tests.train.fakes import (
     CAPTIONS,
     FirstFeature,
@@ -17,7 +18,9 @@ from tests.train.fakes import (
 )
 from tests.train.test_pairs import K, raw_candidates
 from tests.train.test_train_sopo import disturb, draw_pairs, gradients, make_task
+from train.preference.algorithm import PreferenceAlgorithm
 from train.preference.gate import RewardThreshold
+from train.preference.options import PreferenceOptions
 from train.preference.pairs import CandidateSampler
 from train.preference.safeguards import (
     OMEGAS,
@@ -139,3 +142,10 @@ def test_candidates_start_from_their_noised_clip(share: float) -> None:
     sampler(winners, CAPTIONS, make_condition(), None)
     assert given[0].share == share
     assert torch.equal(given[0].x, winners.x.repeat_interleave(K, dim=0))
+
+
+def test_the_algorithm_refuses_a_weight_that_its_policy_has_not() -> None:
+    options = PreferenceOptions(omega="snr", num_candidates=2)
+    PreferenceAlgorithm(options, policy(), FirstFeature())
+    with pytest.raises(UserError, match="--omega snr turns errors of x0"):
+        PreferenceAlgorithm(options, tiny_mld(), FirstFeature())
