@@ -234,6 +234,11 @@ def survive(command: Command, folder: Path, kills: Sequence[Kill], reference: Pa
     return hit
 
 
+def unbroken(root: Path, command: Command) -> Path:
+    """The folder of the run that nobody disturbs; its name is part of no other word."""
+    return root / f"{command.name}_whole"
+
+
 def campaign(options: Options) -> int:
     """Kill until `options.kills` have hit; returns how many did."""
     root, rng = Path(options.folder).absolute(), random.Random(options.seed)
@@ -250,7 +255,7 @@ def campaign(options: Options) -> int:
     known: list[tuple[Command, float, int]] = []
     for command in [command for command in commands(root) if command.name in chosen]:
         import_module(command.module)
-        reference, log = root / command.name, root / f"{command.name}.log"
+        reference, log = unbroken(root, command), root / f"{command.name}.log"
         moment = time.monotonic()
         if any(run(command, reference, log)):
             raise UserError(f"{command.name} failed undisturbed; see {log}")
@@ -262,7 +267,7 @@ def campaign(options: Options) -> int:
         command, seconds, operations = known[chain % len(known)]
         kills = [draw(command, seconds, operations, rng) for _ in range(KILLS_IN_A_ROW)]
         folder = root / f"{command.name}_{chain:04d}"
-        hit = survive(command, folder, kills, root / command.name)
+        hit = survive(command, folder, kills, unbroken(root, command))
         hits, chain = hits + hit, chain + 1
         for kill in kills:
             kinds[kill.kind] += 1

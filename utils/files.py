@@ -185,7 +185,9 @@ def check_output_dir(
 def prepare_output_dir(
     path: str | Path, overwrite: bool = False, resume: bool = False, option: str = "--save_dir"
 ) -> Path:
-    """Make the folder that `check_output_dir` accepts; nothing in it is deleted."""
+    """Make the folder that `check_output_dir` accepts; nothing in it is deleted but what killed
+    processes had half written."""
     path = check_output_dir(path, overwrite, resume, option)
     path.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path)
     return path

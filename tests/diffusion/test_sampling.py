@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffusion.samplers import noise_from, sample_ancestral, sample_ddim, sample_dpm, sample_lcm
-from diffusion.sampling import SAMPLERS, SamplerOptions, StartPoint
+from diffusion.sampling import SAMPLERS, SamplerChoice, SamplerOptions, StartPoint
 from diffusion.schedule import make_schedule, select_by_snr, select_timesteps
 from tests.diffusion.test_samplers import draw, make_diffusion, shrink
 from utils.errors import UserError
@@ -71,3 +71,11 @@ def test_a_start_is_noised_to_its_share_of_the_steps(share: float, first: int) -
     found, noised = StartPoint(x, share).noised(diffusion, noise)
     assert found == first
     assert torch.equal(noised, diffusion.q_sample(x, torch.tensor([first, first]), noise))
+
+
+def test_what_is_not_chosen_stays_as_the_model_has_it() -> None:
+    usual = SamplerOptions("ddim", 50, eta=0.5)
+    assert SamplerChoice().of(usual) == usual
+    assert SamplerChoice(steps=7).of(usual) == SamplerOptions("ddim", 7, eta=0.5)
+    assert SamplerChoice("dpm").of(usual) == SamplerOptions("dpm", 50, eta=0.5)
+    assert SamplerChoice("dpm", 0).of(usual) == SamplerOptions("dpm", None, eta=0.5)

@@ -22,6 +22,7 @@ def test_the_sizes_are_the_published_ones(kind) -> None:
     published = {"latent_dim": 256, "ff_size": 1024, "num_layers": 6, "num_heads": 4}
     assert {name: defaults[name].default for name in published} == published
     assert defaults["dropout"].default == 0.1
+    assert kind is ActorDecoder or defaults["vae"].default is True
 
 
 def test_positions_are_added() -> None:
@@ -29,6 +30,7 @@ def test_positions_are_added() -> None:
     found = PositionalEncoding(16, dropout=0.0)(x)
     torch.testing.assert_close(found - x, sinusoidal_table(5, 16).expand(2, -1, -1))
     assert PositionalEncoding(16, dropout=0.0).pe.shape[0] == 5000
+    assert not PositionalEncoding(16, dropout=0.0).state_dict()
 
 
 @torch.no_grad()

@@ -1,4 +1,6 @@
+import os
 import pickle
+import platform
 
 import pytest
 import torch
@@ -53,6 +55,19 @@ def test_output_folder_is_not_reused_unasked(tmp_path) -> None:
         prepare_output_dir(tmp_path / "run")
     prepare_output_dir(tmp_path / "run", overwrite=True)
     assert (tmp_path / "run" / "model.pt").read_text() == "precious"
+
+
+def test_what_killed_processes_had_half_written_goes_away(tmp_path) -> None:
+    machine, child = platform.node(), os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    for owner in (child, os.getpid()):
+        (tmp_path / f".results.partial.{machine}.{owner}-abcd1234.npy").touch()
+    prepare_output_dir(tmp_path, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == [
+        f".results.partial.{machine}.{os.getpid()}-abcd1234.npy"
+    ]
 
 
 def test_json_errors_are_named(tmp_path) -> None:
