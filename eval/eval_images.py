@@ -31,15 +31,17 @@ from eval.picture_figures import (
     judge_pictures,
 )
 from model.image.load import ImageGeneratorOptions, resolution_of, with_lora
-from rewards.image import ImageRewardOptions, load_image_reward
+from model.image.lora import lora_file
+from rewards.image import ImageRewardOptions, embeds, load_image_reward
 from rewards.seam import Reward
 from sample.pictures import generate_pictures, read_prompts, save_grid
 from utils.devices import pick_device
+from utils.errors import UserError
 from utils.files import write_text
 from utils.options import option, parse_options, with_default
 from utils.tables import NamesOptions
 
-GRID_ROWS = 12  # prompts in the picture, a column per model
+GRID_ROWS, GRID_PIXELS = 12, 96  # prompts in the picture; small pictures are drawn that large
 
 
 @dataclass
@@ -58,17 +60,25 @@ class Options(ImageRewardOptions, ImageGeneratorOptions, PictureOptions, NamesOp
         ImageRewardOptions.validate(self)
         self.check_names(len(self.lora_path), "models")
         self.names = self.names or [Path(path).name for path in self.lora_path]
+        try:
+            ImageRewardOptions.validate(self.judging)
+        except UserError as error:
+            raise UserError(f"of the judge: {error}") from None
+
+    @property
+    def judging(self) -> "Options":
+        """These options with the judge as reward."""
+        return replace(self, reward=self.judge, reward_path=self.judge_path, reward_weights=[])
 
     def rewards(self, device: torch.device) -> tuple[Reward | None, Reward | None]:
         """The reward and the judge, where there are any."""
-        judge = replace(self, reward=self.judge, reward_path=self.judge_path, reward_weights=[])
-        pair = [load_image_reward(o, device) if o.reward else None for o in (self, judge)]
+        pair = [load_image_reward(o, device) if o.reward else None for o in (self, self.judging)]
         return pair[0], pair[1]
 
 
 @dataclass(frozen=True)
 class Questions:
-    """Captions, and the judge's embeddings of real pictures where there are some."""
+    """Captions, and the judge's embeddings of real pictures where it has such."""
 
     captions: list[str]
     real: np.ndarray | None
@@ -81,12 +91,15 @@ def questions(options: Options, resolution: int, judge: Reward | None) -> Questi
         return Questions(texts[: options.max_pictures or None], None)
     data = open_pictures(options, options.split, resolution)
     print(data.report())
-    real = None if judge is None else embeddings_of(judge, data.pixels(data.rows))
+    embeds_them = judge is not None and embeds(judge)
+    real = embeddings_of(judge, data.pixels(data.rows)) if embeds_them else None
     return Questions([row.caption for row in data.rows], real)
 
 
 def evaluate(options: Options) -> dict[str, list[PictureFigures]]:
-    """The figures of every model, by name; writes them and a grid."""
+    """The figures of every model, by name; writes a grid of their first pictures."""
+    for lora in set(options.lora_path) - {NO_LORA}:
+        lora_file(lora)  # what is missing is told before the first model has been sampled
     device = pick_device(options.device)
     reward, judge = options.rewards(device)
     asked: Questions | None = None
@@ -106,7 +119,8 @@ def evaluate(options: Options) -> dict[str, list[PictureFigures]]:
         rows.setdefault(name, []).append(figures)
         columns.setdefault(name, pictures[:GRID_ROWS])
     grid = torch.stack(list(columns.values()), dim=1)
-    save_grid(grid_path(options), grid, max(1, 96 // grid.shape[-1]))
+    enlarge = max(1, GRID_PIXELS // grid.shape[-1])
+    save_grid(grid_path(options), grid, captions[:GRID_ROWS], list(columns), enlarge)
     return rows
 
 

@@ -25,7 +25,7 @@ from sample.pictures import save_png
 from train.preference.options import PairedOptions
 from train.preference.pairs import CandidateSampler
 from utils.devices import pick_device
-from utils.files import write_json, write_text
+from utils.files import check_output_dir, write_json, write_text
 from utils.options import fixed_options, parse_options, with_default
 from utils.outputs import OutOptions
 
@@ -39,7 +39,8 @@ class Options(ImageRewardOptions, ImageGeneratorOptions, PictureOptions, PairedO
 def generate(options: Options) -> int:
     """Write the pairs, the list of them last; returns their number."""
     device = pick_device(options.device)
-    folder, generator = options.new_folder(), options.load_generator(device)
+    folder = check_output_dir(options.out, options.overwrite, option="--out")
+    generator = options.load_generator(device)
     size = resolution_of(generator, options.resolution)
     data = open_pictures(options, "train", size)
     reward = load_image_reward(options, device)

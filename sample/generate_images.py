@@ -20,6 +20,7 @@ from model.image.load import ImageGeneratorOptions, resolution_of, with_lora
 from sample.pictures import Prompt, generate_pictures, read_prompts, save_grid, write_geneval
 from utils.devices import pick_device
 from utils.errors import UserError
+from utils.files import check_output_dir
 from utils.options import option, parse_options, with_default
 from utils.outputs import OutputDirOptions
 
@@ -46,7 +47,7 @@ def generate(options: Options) -> Path:
     if options.input_text:
         prompts = read_prompts(Path(options.input_text))
     device = pick_device(options.device)
-    folder = options.new_folder()
+    folder = check_output_dir(options.output_dir, options.overwrite, option="--output_dir")
     dtype = torch.bfloat16 if device.type == "cuda" else None
     generator = with_lora(options.load_generator(device, dtype), options.lora_path)
     resolution = resolution_of(generator, options.resolution)
@@ -57,7 +58,8 @@ def generate(options: Options) -> Path:
         dim=1,
     )
     write_geneval(folder, prompts, pictures)
-    save_grid(folder / "grid.png", pictures[:GRID_ROWS], max(1, GRID_PIXELS // resolution))
+    shown, enlarge = pictures[:GRID_ROWS], max(1, GRID_PIXELS // resolution)
+    save_grid(folder / "grid.png", shown, captions[:GRID_ROWS], enlarge=enlarge)
     return folder
 
 

@@ -16,11 +16,13 @@ from tqdm import tqdm
 
 from data_loaders.images.sources import pil_of
 from model.image.generator import ImageGenerator
+from sample.video import wrap
 from utils.errors import UserError
 from utils.extras import extra
 from utils.files import atomic_write, read_json, write_text
 
 GAP = 4  # pixels between the pictures of a grid
+LETTERS, TITLES, CAPTIONS = 14, 24, 200  # pixels: height of letters and titles, width of captions
 
 
 @dataclass(frozen=True)
@@ -92,16 +94,30 @@ def save_png(path: Path, picture: Tensor) -> None:
         pil_of(picture).save(temporary, format="PNG")
 
 
-def save_grid(path: Path, pictures: Tensor, enlarge: int = 1) -> None:
-    """Pictures ``[rows, columns, 3, H, W]`` as one; each pixel `enlarge` times as wide."""
+def save_grid(
+    path: Path,
+    pictures: Tensor,
+    captions: Sequence[str],
+    titles: Sequence[str] = (),
+    enlarge: int = 1,
+) -> None:
+    """Pictures ``[rows, columns, 3, H, W]`` as one, with the caption of each row beside it and the
+    title of each column above; each pixel `enlarge` times as wide."""
+    image, draw = extra("PIL.Image"), extra("PIL.ImageDraw")
+    font = extra("PIL.ImageFont").load_default(LETTERS)
     rows, columns, _, height, width = pictures.shape
-    height, width = height * enlarge, width * enlarge
-    size = (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP)
-    grid = extra("PIL.Image").new("RGB", size, "white")
-    nearest = extra("PIL.Image").Resampling.NEAREST
-    for row in range(rows):
+    wide, high, top = width * enlarge + GAP, height * enlarge + GAP, TITLES if titles else 0
+    grid = image.new("RGB", (columns * wide + CAPTIONS, top + rows * high - GAP), "white")
+    pen = draw.Draw(grid)
+    for column, title in enumerate(titles):
+        pen.text((column * wide + (wide - GAP) / 2, top / 2), title, "black", font, anchor="mm")
+    for row, caption in enumerate(captions):
+        lines = "\n".join(wrap(caption, font, CAPTIONS - 2 * GAP))
+        place = (columns * wide + GAP, top + row * high + (high - GAP) / 2)
+        pen.multiline_text(place, lines, "black", font, anchor="lm")
         for column in range(columns):
-            picture = pil_of(pictures[row, column]).resize((width, height), nearest)
-            grid.paste(picture, (column * (width + GAP), row * (height + GAP)))
+            picture = pil_of(pictures[row, column])
+            large = picture.resize((wide - GAP, high - GAP), image.Resampling.NEAREST)
+            grid.paste(large, (column * wide, top + row * high))
     with atomic_write(path) as temporary:
         grid.save(temporary, format="PNG")

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from eval.picture_figures import NO_LORA
 from model.shipped import PICTURES, SHIPPED
 from train import sweep_plan
 from train.stages import (
@@ -105,7 +106,8 @@ def make_stage(title: str, entry: Entry, places: Places) -> Stage:
         stale = is_cut_off(folder / "args.json", own.num_steps)
         return Stage(title, product, go_on(wanted, folder), title, stale, minutes)
     if hasattr(own, "model_path"):  # an evaluation
-        models = [Path(path) for path in as_words(own.model_path)]
+        loras = [path for path in getattr(own, "lora_path", []) if path != NO_LORA]
+        models = [Path(path) for path in [*as_words(own.model_path), *loras]]
         stale = not all(path.exists() for path in models) or is_stale(product, own, models)
         return Stage(title, product, wanted.arguments, title, stale, minutes)
     if product.suffix == ".md":  # a page about results, made in no time

@@ -78,12 +78,20 @@ def save_lora(path: Path, wrapper: Wrapper, adapters: Adapters) -> None:
         (Path(folder) / FILE).replace(temporary)
 
 
-def load_lora(wrapper: Wrapper, path: str | Path) -> None:
-    """Raises UserError when it is missing, no LoRA, or one of another model."""
+def lora_file(path: str | Path) -> Path:
+    """The file of this name, or that of a run's folder. Raises UserError when there is none."""
     path = Path(path)
+    if not path.exists():
+        raise UserError(f"--lora_path {path} does not exist")
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
-        raise UserError(f"--lora_path {path}: there is no {file.name}")
+        raise UserError(f"--lora_path {path} holds no {FILE}")
+    return file
+
+
+def load_lora(wrapper: Wrapper, path: str | Path) -> None:
+    """Raises UserError when it is missing, no LoRA, or one of another model."""
+    file = lora_file(path)
     denoiser: Any = wrapper.denoiser
     try:
         wrapper.pipe.load_lora_weights(str(file.parent), weight_name=file.name)

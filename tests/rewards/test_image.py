@@ -20,14 +20,10 @@ from rewards.image import (
 from rewards.open_clip import read_state, to_clip
 from rewards.pixels import Preprocessing
 from rewards.weighted import WeightedReward
-from tests.model.image.tiny import CAPTIONS, WORDS, Redness, Speechless, pictures
+from tests.model.image.tiny import CAPTIONS, REDNESS, WORDS, Redness, Speechless, pictures
 from utils.errors import UserError
 
 CPU = torch.device("cpu")
-
-
-def redness(device: torch.device) -> Redness:
-    return Redness()
 
 
 def nothing(device: torch.device) -> object:
@@ -69,7 +65,7 @@ def test_saved_rewards_come_back_and_are_summed_by_weight(tmp_path: Path) -> Non
     reward.tokenizer.save_pretrained(tmp_path)
     raw = Samples(pictures())
     options = ImageRewardOptions(
-        reward=["clip", "tests.rewards.test_image:redness"],
+        reward=["clip", REDNESS],
         reward_path=[str(tmp_path)],
         reward_weights=[3.0, 1.0],
     )

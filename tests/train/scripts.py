@@ -10,6 +10,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
 import torch
 import yaml
 
@@ -78,6 +79,17 @@ def run_main(module: str, arguments: list[str]) -> None:
     """``python -m module arguments``, in this process."""
     with patch.object(sys, "argv", [module, *arguments]):
         import_module(module).main()
+
+
+def refused(module: str, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line in which ``python -m module arguments`` says what is wrong."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        run_main(module, arguments)
+    assert stopped.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
 
 
 class Process:

@@ -339,3 +339,20 @@ def test_a_judgement_is_made_again_when_its_model_is(tmp_path, monkeypatch) -> N
     os.utime(model)
     os.utime(table, (1, 1))
     assert not make_stage("table", judged, Places()).done
+
+
+def test_pictures_are_judged_again_when_a_lora_is_new(tmp_path) -> None:
+    table, pipeline, lora = (tmp_path / name for name in ("table.json", "pipeline", "lora"))
+    pipeline.mkdir()
+    options = {"model_path": str(pipeline), "lora_path": ["none", str(lora)], "output": str(table)}
+    judged = Entry("table", "eval.eval_images", 1, options)
+    stored = command("eval.eval_images", options, "x").options
+    write_json(table, {"options": asdict(stored)})
+    assert not make_stage("table", judged, Places()).done, "the LoRA is still to be trained"
+    lora.touch()
+    for path in (lora, pipeline):
+        os.utime(path, (1, 1))
+    assert make_stage("table", judged, Places()).done
+    os.utime(lora)
+    os.utime(table, (1, 1))
+    assert not make_stage("table", judged, Places()).done

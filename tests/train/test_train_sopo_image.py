@@ -1,7 +1,7 @@
 """Preference tuning of pictures: every method, its pairs, and whole runs of the command."""
 
 import copy
-import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +10,24 @@ import torch
 from safetensors.torch import load_file
 
 from data_loaders.images.dataset import PictureDataset, PictureOptions, open_pictures
-from data_loaders.images.layouts import METADATA
+from model.image.load import ImageModelOptions, load_image_generator, with_lora
 from model.image.lora import FILE
 from model.image.noising import flow_noising
 from model.seam import Samples
-from tests.model.image.tiny import SIZE, Redness, Speechless, disturb, tiny_generator, tiny_pipeline
-from train import train_sopo_image
+from sample.pictures import generate_pictures
+from tests.data_loaders.squares import write_squares
+from tests.model.image.families import FAMILIES, family
+from tests.model.image.tiny import (
+    CAPTIONS,
+    SIZE,
+    Redness,
+    Speechless,
+    disturb,
+    tiny_generator,
+    tiny_pipeline,
+)
+from tests.train.image_runs import image_arguments
+from tests.train.scripts import read_metrics, refused, run_main
 from train.image_pairs import PicturePairs
 from train.preference.methods import METHODS
 from train.train_sopo_image import ImagePreferenceTask, Options
@@ -25,24 +37,14 @@ from utils.files import read_json
 
 pytest.importorskip("diffusers")
 pytest.importorskip("peft")
-Image = pytest.importorskip("PIL.Image")
-COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255)}
+pytest.importorskip("PIL")
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """Eight pictures with captions, of which six have a loser of the other colour."""
-    place = tmp_path_factory.mktemp("pictures")
-    lines = []
-    for index in range(8):
-        name, other = ("red", "blue") if index % 2 else ("blue", "red")
-        for kind, colour in (("winner", name), ("loser", other)):
-            Image.new("RGB", (SIZE, SIZE), COLOURS[colour]).save(place / f"{index}_{kind}.png")
-        row = {"file_name": f"{index}_winner.png", "text": f"a {name} square"}
-        lines.append(json.dumps(row | ({"loser": f"{index}_loser.png"} if index < 6 else {})))
-    (place / METADATA).write_text("\n".join(lines))
-    return place
+    return write_squares(tmp_path_factory.mktemp("pictures"), SIZE)
 
 
 def make_task(folder: Path, reward=None, **changes) -> tuple[ImagePreferenceTask, PictureDataset]:
@@ -129,42 +131,18 @@ def test_the_reference_stays_while_the_policy_learns(folder) -> None:
 def arguments(folder, tmp_path) -> list[str]:
     """The command on a saved pipeline and a plug-in reward."""
     tiny_pipeline().save_pretrained(tmp_path / "pipeline")
-    given = {
-        "data_dir": folder,
-        "model_path": tmp_path / "pipeline",
-        "reward": "tests.train.test_train_sopo_image:redness",
-        "save_dir": tmp_path / "run",
-        "device": "cpu",
-        "batch_size": 2,
-        "accumulate": 2,
-        "num_candidates": 2,
-        "candidate_steps": 2,
-        "lora_rank": 2,
-        "num_steps": 2,
-        "val_pictures": 2,
-        "val_interval": 1,
-        "probe_batches": 1,
-        "log_interval": 1,
-        "train_platform_type": "NoPlatform",
-    }
-    return ["train_sopo_image", *(w for k, v in given.items() for w in (f"--{k}", str(v)))]
+    return image_arguments(folder, tmp_path / "pipeline", tmp_path / "run")
 
 
-def redness(device: torch.device) -> Redness:
-    return Redness()
-
-
-def test_a_whole_run_is_saved_and_goes_on(arguments, tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr("sys.argv", arguments)
-    train_sopo_image.main()
+def test_a_whole_run_is_saved_and_goes_on(arguments, tmp_path, capsys) -> None:
+    run_main("train.train_sopo_image", arguments)
     run = tmp_path / "run"
     assert "worst-of-K reward on the base model" in capsys.readouterr().out
     assert (run / FILE).read_bytes() == (run / "lora000000002.safetensors").read_bytes()
     assert read_json(run / "best.json")["reward"] > 0
     state = torch.load(run / "resume.pt", weights_only=True)
     assert all("weights." in name for name in state["module"]), "only adapters are kept"
-    monkeypatch.setattr("sys.argv", [*arguments, "--num_steps", "3", "--resume"])
-    train_sopo_image.main()
+    run_main("train.train_sopo_image", [*arguments, "--num_steps", "3", "--resume"])
     assert (run / "lora000000003.safetensors").is_file()
 
 
@@ -195,6 +173,22 @@ def test_noise_of_a_flow_is_translated_to_levels(folder) -> None:
     assert other.options.loser_min_t == 0.75, "as it was given, for args.json"
 
 
+@pytest.mark.parametrize("name", list(FAMILIES))
+def test_pipelines_of_every_class_are_tuned(name: str, folder, tmp_path) -> None:
+    pipeline, run = tmp_path / "pipeline", tmp_path / "run"
+    family(name).save_pretrained(pipeline)
+    changes = ("--lr", "0.05", "--resolution", str(SIZE))
+    run_main("train.train_sopo_image", [*image_arguments(folder, pipeline, run), *changes])
+    first, second = (line for line in read_metrics(run) if "loss" in line)
+    assert first["loss"] == pytest.approx(math.log(2)), "the policy is the reference at first"
+    assert second["loss"] != first["loss"]
+    base = load_image_generator(ImageModelOptions(str(pipeline)), CPU, steps=2)
+    before = generate_pictures(base, CAPTIONS, 0, SIZE, 4)
+    after = generate_pictures(with_lora(base, str(run)), CAPTIONS, 0, SIZE, 4)
+    assert after.isfinite().all()
+    assert not torch.allclose(before, after)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -207,13 +201,7 @@ def test_noise_of_a_flow_is_translated_to_levels(folder) -> None:
         ({"batch_size": "99"}, "--batch_size 99"),
     ],
 )
-def test_mistakes_are_told_in_one_line(arguments, changes, message, tmp_path, monkeypatch, capsys):
+def test_mistakes_are_told_in_one_line(arguments, changes, message, tmp_path, capsys):
     words = [w for name, value in changes.items() for w in (f"--{name}", value)]
-    monkeypatch.setattr("sys.argv", [*arguments, *words])
-    with pytest.raises(SystemExit) as stopped:
-        train_sopo_image.main()
-    assert stopped.value.code == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: ")
-    assert message in error
+    assert message in refused("train.train_sopo_image", [*arguments, *words], capsys)
     assert not (tmp_path / "run").exists()

@@ -154,8 +154,11 @@ def test_lora_of_another_model_is_refused(tmp_path: Path) -> None:
     other = assemble(new_pipeline(wider, new_vae(SIZES, SIZE), ["a"], SIZE), "cpu")
     with pytest.raises(UserError, match="--lora_path"):
         with_lora(other, str(tmp_path / FILE))
-    with pytest.raises(UserError, match="there is no"):
+    with pytest.raises(UserError, match="missing does not exist"):
         with_lora(other, str(tmp_path / "missing"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=f"empty holds no {FILE}"):
+        with_lora(other, str(tmp_path / "empty"))
 
 
 def test_levels_of_a_flow_ascend_and_are_equally_likely() -> None:

@@ -16,6 +16,7 @@ from model.seam import Samples
 SIZE = 8  # pixels
 SIZES = SmallModelOptions(vae_channels=[8, 8], unet_channels=[16, 16], text_width=32, text_layers=1)
 WORDS = ["a", "blue", "circle", "red", "square"]
+REDNESS = "tests.model.image.tiny:redness"  # as --reward names it
 CAPTIONS = ["a red circle", "a blue square", "a red square", "a blue circle"]
 
 
@@ -58,6 +59,10 @@ class Redness:
 
     def check(self, skeleton: Skeleton | None) -> None:
         assert skeleton is None
+
+
+def redness(device: torch.device) -> Redness:
+    return Redness()
 
 
 class Speechless:
