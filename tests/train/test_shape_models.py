@@ -1,5 +1,6 @@
 """The small models of the embedded pictures: trained, shipped with a card, tuned and judged."""
 
+import hashlib
 import shlex
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +11,7 @@ import yaml
 from safetensors.torch import load_file
 
 from model.image.load import load_pipeline
-from model.shipped import CARD_FILE, JUDGE_FOLDER, PIPELINE_FOLDER, REWARD_FOLDER
+from model.shipped import CARD_FILE, JUDGE_FOLDER, PICTURES, PIPELINE_FOLDER, REWARD_FOLDER
 from prepare.shape_world import dataset as shapes
 from tests.train.scripts import contents, read_metrics, refused, run_main
 from train.model_card import data_digest
@@ -160,6 +161,20 @@ def test_the_data_are_known_by_every_caption(place: Path, tmp_path: Path) -> Non
     captions = tmp_path / "test" / "metadata.jsonl"
     captions.write_text(captions.read_text().replace("a ", "one ", 1))
     assert digest_of(tmp_path) != digest_of(place / "data")
+
+
+@pytest.mark.parametrize("name", list(SCRIPTS))
+def test_the_project_has_the_models_of_its_card(name: str) -> None:
+    model = read_json(PICTURES / CARD_FILE)["models"][name]
+    files = [p for p in sorted((PICTURES / model["file"]).rglob("*")) if p.is_file()]
+    content = b"".join(path.read_bytes() for path in files)
+    assert len(content) == model["bytes"]
+    assert hashlib.sha256(content).hexdigest() == model["sha256"]
+
+
+def test_what_is_tuned_and_its_reward_are_small() -> None:
+    models = read_json(PICTURES / CARD_FILE)["models"]
+    assert models["base"]["bytes"] + models["reward"]["bytes"] < 8 * 2**20
 
 
 def test_shipped_models_are_tuned_and_judged(place: Path, shipped: Path, tmp_path: Path) -> None:
