@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from prepare.shape_world.captions import Caption, Phrase, all_captions
 from prepare.shape_world.drawing import draw
@@ -79,7 +80,8 @@ def write_split(folder: Path, split: str, number: int, seed: int) -> None:
 
     rng = np.random.default_rng([seed, ("train", "validation", "test").index(split)])
     lines = []
-    for index, caption in enumerate(drawn_captions(split, number, rng)):
+    captions = drawn_captions(split, number, rng)
+    for index, caption in enumerate(tqdm(captions, split, number, unit="picture")):
         name = f"{index:05d}.png"
         with atomic_write(folder / split / name) as temporary:
             Image.fromarray(draw(scene_for(caption, rng))).save(temporary)
