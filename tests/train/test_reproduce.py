@@ -202,6 +202,11 @@ def test_mistakes_in_a_benchmark_name_the_stage(tmp_path, monkeypatch) -> None:
     write_benchmark(tmp_path, [{"name": "x"}])
     with pytest.raises(UserError, match=r"synthetic\.yaml is no list of stages \(.*script"):
         read_plan("synthetic", Places())
+    made = {"out": str(tmp_path / "data"), "num_clips": 60}
+    stage = {"name": "x", "script": "prepare.synthetic", "options": made, "after": ["nobody"]}
+    write_benchmark(tmp_path, [stage | {"product": "dataset.json"}])
+    with pytest.raises(UserError, match="synthetic: x comes after nobody, which it lacks"):
+        read_plan("synthetic", Places())
 
 
 @pytest.fixture

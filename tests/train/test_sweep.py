@@ -300,7 +300,9 @@ def test_the_sweeps_of_the_project_are_valid(path: Path, monkeypatch) -> None:
         assert set(methods) < set(METHODS)
     assert len({o.model_path for o in made.run_options}) == 1
     if "settings" not in path.stem:
-        kept = zip(made.runs, made.run_options, strict=True)  # without the control at other rates
-        kept = [o for run, o in kept if not run.kind.startswith("sft_lr_")]
+        rows = list(zip(made.runs, made.run_options, strict=True))
+        controls = [o for run, o in rows if run.kind.startswith("sft_lr_")]  # at other rates
+        assert {o.method for o in controls} <= {"sft"}
+        kept = [o for run, o in rows if not run.kind.startswith("sft_lr_")]
         assert len({(o.num_steps, o.batch_size) for o in made.run_options}) == 1, "the same work"
         assert len({o.lr for o in kept}) == 1
